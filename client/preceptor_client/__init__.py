@@ -1,0 +1,1 @@
+"""Preceptor's client: the contract, the SDK and the command line."""

@@ -1,0 +1,1 @@
+"""Preceptor's trainer: data, rollouts, objectives and the asynchronous training loop."""
