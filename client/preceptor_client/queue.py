@@ -99,14 +99,10 @@ class CohortQueue:
 
         Returns an empty list after about a second without any. A task that cannot be decoded is buried, not returned.
         """
-        claimed = await self._redis.xautoclaim(
-            self._cohorts, GROUP, consumer, min_idle_time=lease_ms, count=count
-        )
+        claimed = await self._redis.xautoclaim(self._cohorts, GROUP, consumer, min_idle_time=lease_ms, count=count)
         entries: list[tuple[str, dict[str, str]]] = claimed[1]
         if not entries:
-            fresh = await self._redis.xreadgroup(
-                GROUP, consumer, {self._cohorts: ">"}, count=count, block=_BLOCK_MS
-            )
+            fresh = await self._redis.xreadgroup(GROUP, consumer, {self._cohorts: ">"}, count=count, block=_BLOCK_MS)
             entries = fresh[0][1] if fresh else []
         deliveries = []
         for entry_id, fields in entries:
@@ -128,9 +124,7 @@ class CohortQueue:
 
     async def bury(self, delivery: Delivery, reason: str) -> None:
         """Move the task to the dead-letter stream with the reason."""
-        await self._retire(
-            delivery.entry_id, self._dead, {"task": delivery.task.model_dump_json(), "reason": reason}
-        )
+        await self._retire(delivery.entry_id, self._dead, {"task": delivery.task.model_dump_json(), "reason": reason})
 
     async def _retire(self, entry_id: str, target: str, fields: dict[str, Any]) -> None:
         async with self._redis.pipeline(transaction=True) as transaction:

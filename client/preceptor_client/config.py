@@ -1,0 +1,93 @@
+"""One way to configure everything: a YAML file, then the environment, then `--a.b=c` on the command line; the last wins.
+
+In: a pydantic model class, a file, overrides. Out: a checked instance. Raises `ConfigError`, whose text names the key,
+what was found there and what is wrong with it. Reads the file and the environment, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the text says what to change."""
+
+
+def load_config(
+    model: type[ConfigT], path: Path | None = None, overrides: Sequence[str] = (), *, env_prefix: str
+) -> ConfigT:
+    """The `model` that `path`, the environment (`<env_prefix>A__B=c`) and `overrides` (`--a.b=c`) describe together."""
+    values = _from_file(path)
+    for layer in (_from_environment(model, env_prefix), _from_overrides(overrides)):
+        values = _merge(values, layer)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        where = path or "the configuration"
+        raise ConfigError(f"{where} does not hold:\n{describe(error)}") from None
+
+
+def dump_config(config: BaseModel) -> str:
+    """The resolved configuration as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def describe(error: ValidationError) -> str:
+    """A validation error in a reader's words: one line a problem, `key: what is wrong (found: value)`."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "(whole)"
+        found = repr(problem["input"])
+        lines.append(f"  {key}: {problem['msg']} (found: {found if len(found) <= 80 else found[:77] + '...'})")
+    return "\n".join(lines)
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping at its top level, not a {type(values).__name__}")
+    return values
+
+
+def _from_environment(model: type[BaseModel], prefix: str) -> dict[str, Any]:
+    settings: Any = type("_Environment", (model, BaseSettings), {})
+    return EnvSettingsSource(settings, env_prefix=prefix, env_nested_delimiter="__")()
+
+
+def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.removeprefix("--").partition("=")
+        if not override.startswith("--") or not equals or not key:
+            raise ConfigError(f"cannot read the override {override!r}: write it as --section.key=value")
+        nested: Any = yaml.safe_load(text)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        values = _merge(values, nested)
+    return values
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """`above` over `below`, key by key where both hold mappings."""
+    merged = {**below, **above}
+    for key in below.keys() & above.keys():
+        if isinstance(below[key], dict) and isinstance(above[key], dict):
+            merged[key] = _merge(below[key], above[key])
+    return merged
