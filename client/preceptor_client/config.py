@@ -1,4 +1,4 @@
-"""One way to configure everything: a YAML file, then the environment, then `--a.b=c` on the command line; the last wins.
+"""One way to configure everything: a YAML file, then the environment, then `--a.b=c` arguments; the last wins.
 
 In: a pydantic model class, a file, overrides. Out: a checked instance. Raises `ConfigError`, whose text names the key,
 what was found there and what is wrong with it. Reads the file and the environment, nothing else.
