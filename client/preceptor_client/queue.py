@@ -4,8 +4,8 @@
                                     \\-> bury -> stream `dead`
 
 In: `JudgeTask`s from the trainer. Out: one `JudgeResponse` per cohort on the run's own verdict stream.
-Guarantees: at-least-once delivery; a task leaves `cohorts` in the transaction that stores its response (or its dead letter),
-so a crash between the two cannot lose it. `cohorts` never exceeds `bound` entries: a producer waits for room,
+Guarantees: at-least-once delivery; a task leaves `cohorts` in the transaction that stores its response (or its dead
+letter), so a crash between the two cannot lose it. `cohorts` never exceeds `bound` entries: a producer waits for room,
 nothing is dropped. A response may come twice (a worker that was slow, not dead): the reader drops it by cohort id.
 Waits for: `submit` for room, `take` for a task, `responses` for a response; each is woken by Redis, none polls.
 """

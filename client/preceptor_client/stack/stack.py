@@ -5,8 +5,8 @@
         stack.wait()            # until the first part dies (PartFailed) or Ctrl-C
 
 Guarantees: on leaving the block, for whatever reason (an error, Ctrl-C, SIGTERM, SIGHUP), every part is stopped in
-reverse order of its start and nothing is left behind. Waits for: only what it is told to; `wait` is woken by a thread that
-waits on the part's pid.
+reverse order of its start and nothing is left behind. Waits for: only what it is told to; `wait` is woken by a thread
+that waits on the part's pid.
 """
 
 from __future__ import annotations
