@@ -5,8 +5,8 @@ request, the seconds to wait before the next attempt, and the decoded message or
 client are both a loop of a few lines around a `Call`.
 
 Both endpoints are idempotent: a request carries an `Idempotency-Key`, by default made from its content, so an attempt
-whose answer was lost is repeated without judging twice. Repeated is what may pass by itself: connection errors, 502, 503,
-504, and 429 if the service says when to come back (`Retry-After`). A read time-out is not: the caller's patience is over.
+whose answer was lost is repeated without judging twice. Repeated is what may pass by itself: connection errors, 502,
+503, 504, and 429 if the service says when to come back (`Retry-After`). A read time-out is not: the time is up.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What can go wrong with a call, as types. Every error carries the request id, by which the service's log names it too."""
+"""What can go wrong with a call, as types. Every error carries the request id, by which the service logs it."""
 
 from __future__ import annotations
 

@@ -3,8 +3,9 @@
     with PreceptorClient(judge_url="http://judge:8001") as client:
         response = client.judge_texts("Paris is", ["the capital of France.", "a fish."])
 
-In: contract messages. Out: contract messages, or a `PreceptorError`. Guarantees: what may pass by itself is tried again,
-with growing pauses (see `calls`), nothing else is. Waits for: a free connection, the answer (bounded), those pauses. One client may be shared by many threads, or by all tasks of one event loop.
+In: contract messages. Out: contract messages, or a `PreceptorError`. Guarantees: what may pass by itself is tried
+again, with growing pauses (see `calls`), nothing else is. Waits for: a free connection, the answer (bounded), pauses.
+One client may be shared by many threads, or by all tasks of one event loop.
 """
 
 from __future__ import annotations
