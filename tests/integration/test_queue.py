@@ -57,7 +57,7 @@ async def letters(connection: Redis) -> list[dict[str, str]]:
 async def until_blocked(connection: Redis) -> None:
     """Returns when some client waits in a blocking read, which Redis tells only to those who ask."""
     async with asyncio.timeout(10):
-        while not (await connection.info("clients"))["blocked_clients"]:
+        while not (await connection.info("clients"))["blocked_clients"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

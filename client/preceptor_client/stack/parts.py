@@ -92,7 +92,7 @@ def has_gpu() -> bool:
 
 def vllm_version(executable: Path) -> str:
     """The version of the distribution `vllm` beside `executable`: `...+cpu` for the CPU build, empty if unknown."""
-    python = executable.with_name("python")
+    python = executable.resolve().with_name("python")
     question = "import importlib.metadata as m; print(m.version('vllm'))"
     if not python.exists():
         return ""
@@ -137,6 +137,9 @@ def vllm_part(
         # Without a fixed cache size vLLM asks for more memory than a small machine has; compiling is slow to start.
         command += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(256 * 1024**2)]
         settings["TORCH_COMPILE_DISABLE"] = "1"
+    libraries = executable.parent.parent / "lib"
+    if (libraries / "libnuma.so.1").exists():  # set-up puts it there on machines that lack it
+        settings["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(libraries), os.environ.get("LD_LIBRARY_PATH")]))
     url = f"http://{LOOPBACK}:{port}"
     return Part(
         name=name,

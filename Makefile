@@ -1,0 +1,29 @@
+# Each target does all its own set-up; a second call finds it done. ARGS go to the command:
+#   make demo ARGS="--report report"      make test ARGS="-k queue -x"
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint format
+help:
+	@echo "make demo    the whole loop on this machine, with a report at its end"
+	@echo "make test    the whole test suite, on real Redis and real vLLM"
+	@echo "make lint    ruff and mypy"
+	@echo "make setup   the environment alone"
+
+setup:
+	@$(or $(PYTHON),python3) scripts/setup.py
+
+demo: setup
+	@$(BIN)/preceptor demo $(ARGS)
+
+test: setup
+	@$(BIN)/pytest $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+format: setup
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
