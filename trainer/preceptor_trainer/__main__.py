@@ -1,0 +1,3 @@
+from preceptor_trainer.cli import main
+
+main()

@@ -1,0 +1,41 @@
+"""A cohort as the trainer holds it: token ids beside the texts that are judged. Plain data, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from preceptor_client.contract import Origin
+from preceptor_trainer.data.windows import Window
+
+
+@dataclass(frozen=True)
+class TokenCandidate:
+    """One continuation. `logps` are the sampling policy's, one per id; None for what the policy did not sample."""
+
+    id: str
+    origin: Origin
+    ids: tuple[int, ...]
+    text: str
+    logps: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the verdicts say of a cohort. Scores are by candidate id; a candidate that could not be judged has none."""
+
+    scores: dict[str, float]
+    """The composite: weighted sum over the axes."""
+    axis_scores: dict[str, dict[str, float]]
+    chosen: TokenCandidate
+    rejected: TokenCandidate
+
+
+@dataclass(frozen=True)
+class PolicyCohort:
+    """A window with its candidates, sampled at weights `version`; `judged` is None until (or unless) it is."""
+
+    id: str
+    window: Window
+    version: int
+    candidates: tuple[TokenCandidate, ...]
+    judged: Judged | None = None

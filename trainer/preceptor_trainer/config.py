@@ -1,0 +1,216 @@
+"""Everything a training run can be told, as one typed tree. Importable without torch.
+
+In: YAML, environment (`PRECEPTOR_TRAIN_A__B=c`) and `--a.b=c`, through `preceptor_client.config.load_config`. Out: a
+frozen `TrainConfig` whose parts fit together: what the objective and the pool need is there, or the error says which
+key to set.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from preceptor_client.contract import MAX_CANDIDATES, AxisName, Identifier, Sampling
+
+ENV_PREFIX = "PRECEPTOR_TRAIN_"
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelConfig(Section):
+    """The policy to start from: a Hugging Face directory or name, with its tokenizer."""
+
+    path: str
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class DataConfig(Section):
+    """Documents, and how each is split into a prefix and a suffix."""
+
+    source: Literal["jsonl", "text", "parquet", "huggingface"] = "jsonl"
+    path: str
+    """A file or a folder; for `huggingface` a data set's name or folder."""
+    split: str = "train"
+    """`huggingface` only."""
+    text_field: str = "text"
+    """The JSON key or column that holds a document's text."""
+    prefix_tokens: Positive = 1920
+    """Longest prefix; what comes before is cut off."""
+    min_prefix_tokens: Positive = 1
+    suffix_tokens: Positive = 128
+    epochs: Positive | None = None
+    """Passes over the documents, each with new splits; None repeats until the steps are done."""
+    shuffle_buffer: NonNegative = 0
+    """Documents held for shuffling; 0 keeps their order."""
+    seed: int = 0
+    """Of the splits and the shuffling alone, so that two runs with other seeds may see the same windows."""
+
+    @model_validator(mode="after")
+    def _prefix_sizes_fit(self) -> Self:
+        if self.min_prefix_tokens > self.prefix_tokens:
+            raise ValueError(
+                f"min_prefix_tokens ({self.min_prefix_tokens}) is above prefix_tokens ({self.prefix_tokens})"
+            )
+        return self
+
+
+class PoolConfig(Section):
+    """The candidates of a cohort."""
+
+    original: bool = True
+    rewrite: bool = False
+    rollouts: NonNegative = 0
+    """K, rollouts per prefix."""
+
+    @property
+    def size(self) -> int:
+        """Candidates per cohort when nothing fails."""
+        return self.original + self.rewrite + self.rollouts
+
+
+class VllmConfig(Section):
+    """The policy's own vLLM server (development endpoints on), which follows the weights of the run."""
+
+    url: str = "http://127.0.0.1:8001"
+    model: str = "policy"
+    sync_dir: Path | None = None
+    """Where weights are handed over: a folder that trainer and server both see. Default: `<out>/weights`."""
+    timeout_s: Seconds = 300.0
+    tolerance: Weight = 0.05
+    """Nats by which the server's log-probs may differ from the trainer's before a sync counts as failed."""
+
+
+class RolloutsConfig(Section):
+    """How the policy samples its continuations."""
+
+    engine: Literal["torch", "vllm"] = "torch"
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    vllm: VllmConfig = VllmConfig()
+
+
+class JudgeConfig(Section):
+    """The queue to the judges, and what they are asked."""
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    bound: Positive = 1024
+    namespace: str = "preceptor"
+    axes: Annotated[dict[AxisName, Weight], Field(min_length=1)] = {"quality": 1.0, "safety": 1.0, "factuality": 1.0}
+    """Axis -> its weight in the composite score."""
+    sampling: Sampling | None = None
+    deadline_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+    give_up_after: Positive = 512
+    """Cohorts dropped in a row (tied, or without usable verdicts) after which the run stops."""
+
+
+class RewriteConfig(Section):
+    """The rewrite service, and how far it works ahead of the rollouts."""
+
+    url: str = "http://127.0.0.1:8002"
+    api_key: str | None = None
+    ahead: Positive = 64
+    """Windows rewritten, or being rewritten, in front of the rollouts."""
+    concurrency: Positive = 32
+
+
+class ObjectiveConfig(Section):
+    """What the verdicts are used for. Each objective reads its own keys."""
+
+    name: Literal["dpo", "rf_nll", "grpo", "nll"] = "dpo"
+    beta: Weight = 0.1
+    """dpo: strength of the pull towards the reference model."""
+    nll_weight: Annotated[float, Field(ge=0)] = 0.0
+    """dpo: weight of an NLL term on the chosen candidate."""
+    clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    clip_high: Weight = 0.2
+    """grpo: the ratio to the sampling policy is clipped to [1 - clip_low, 1 + clip_high]."""
+    normalize_std: bool = True
+    """grpo: divide advantages by their standard deviation; False is Dr.GRPO."""
+
+
+class OptimizerConfig(Section):
+    """AdamW and its schedule."""
+
+    lr: Weight = 3e-4
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: NonNegative = 0
+    min_lr_ratio: Share = 0.1
+    """cosine: the last learning rate, as a share of `lr`."""
+    clip: Weight | None = 1.0
+    """Largest norm of the gradient; None never clips."""
+    micro_cohorts: Positive | None = None
+    """Cohorts per forward pass; gradients of the passes add up to the same update. None takes the whole step at once.
+    """
+
+
+class StalenessConfig(Section):
+    """How far the weights may move between a rollout and the update it is used in."""
+
+    limit: NonNegative = 1
+    """Updates; 0 is synchronous."""
+
+
+class CheckpointConfig(Section):
+    """Hugging Face directories under `<out>/checkpoints`; `<out>/final` is always written."""
+
+    every: Positive | None = None
+    """Steps; None writes the final one only."""
+    keep: Positive = 2
+
+
+class TrainConfig(Section):
+    """A training run."""
+
+    run: Identifier = "train"
+    out: Path
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive | None = None
+    """CPU threads of torch; None leaves its default."""
+    steps: Positive
+    cohorts_per_step: Positive = 16
+    model: ModelConfig
+    data: DataConfig
+    pool: PoolConfig = PoolConfig()
+    rollouts: RolloutsConfig = RolloutsConfig()
+    judge: JudgeConfig = JudgeConfig()
+    rewrite: RewriteConfig = RewriteConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    staleness: StalenessConfig = StalenessConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @property
+    def judged(self) -> bool:
+        """Whether the run needs verdicts, and so Redis and judges."""
+        return self.objective.name != "nll"
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if not self.judged:
+            if self.pool != PoolConfig(original=True, rewrite=False, rollouts=0):
+                raise ValueError("objective nll trains on the originals alone: set pool to {original: true}")
+        elif self.pool.size < 2:
+            raise ValueError(
+                f"objective {self.objective.name} chooses between candidates and the pool has {self.pool.size}: "
+                "set pool.rollouts, pool.rewrite or pool.original so that there are two or more"
+            )
+        elif self.pool.size > MAX_CANDIDATES:
+            raise ValueError(f"a cohort holds at most {MAX_CANDIDATES} candidates and the pool has {self.pool.size}")
+        if self.optimizer.warmup_steps > self.steps:
+            raise ValueError(f"optimizer.warmup_steps is above steps ({self.steps})")
+        return self

@@ -1,0 +1,1 @@
+"""Documents and the windows cut from them."""

@@ -1,0 +1,87 @@
+"""The windows of a run, in the order in which it uses them.
+
+In: documents (re-opened for every epoch), a tokenizer, sizes and a seed. Out: an iterator over `Window`s, each with
+the `Position` after it. Guarantees: the same inputs give the same windows in the same order, and a stream started at
+a position goes on exactly there. A position counts documents, so that the way to it is skipped without tokenising.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from preceptor_trainer.config import DataConfig
+from preceptor_trainer.data.documents import Document, DocumentError, stream_documents
+from preceptor_trainer.data.windows import Window, WindowSizes, cut
+
+
+@dataclass(frozen=True)
+class Position:
+    """`documents` of `epoch` have been taken from the stream (after shuffling)."""
+
+    epoch: int = 0
+    documents: int = 0
+
+
+class WindowStream:
+    """Iterate once. `encode` turns a text into token ids, adding no special tokens. `skipped` counts too short
+    documents.
+
+    Raises `DocumentError` if a whole epoch holds no document long enough.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        encode: Callable[[str], Sequence[int]],
+        *,
+        start: Position = Position(),
+        documents: Callable[[DataConfig], Iterator[Document]] = stream_documents,
+    ) -> None:
+        self._config = config
+        self._encode = encode
+        self._documents = documents
+        self._sizes = WindowSizes(config.prefix_tokens, config.min_prefix_tokens, config.suffix_tokens)
+        self._start = start
+        self.skipped = 0
+
+    def __iter__(self) -> Iterator[tuple[Window, Position]]:
+        config = self._config
+        epoch, already = self._start.epoch, self._start.documents
+        while config.epochs is None or epoch < config.epochs:
+            windows = 0
+            shuffle = random.Random(f"{config.seed}/{epoch}")
+            for taken, document in enumerate(shuffled(self._documents(config), config.shuffle_buffer, shuffle)):
+                if taken < already:
+                    continue
+                ids = self._encode(document.text)
+                window = cut(ids, self._sizes, seed=config.seed, epoch=epoch, document=document.index)
+                if window is None:
+                    self.skipped += 1
+                else:
+                    windows += 1
+                    yield window, Position(epoch, taken + 1)
+            if not windows and not already:
+                raise DocumentError(
+                    f"{config.path}: no document has {self._sizes.min_prefix + self._sizes.suffix} tokens; "
+                    "lower data.suffix_tokens or data.min_prefix_tokens"
+                )
+            epoch, already = epoch + 1, 0
+
+
+def shuffled(documents: Iterator[Document], size: int, rng: random.Random) -> Iterator[Document]:
+    """`documents`, each swapped at random out of a buffer of `size`; unchanged if `size` is 0."""
+    if size == 0:
+        yield from documents
+        return
+    held: list[Document] = []
+    for document in documents:
+        if len(held) < size:
+            held.append(document)
+            continue
+        place = rng.randrange(size)
+        held[place], document = document, held[place]
+        yield document
+    rng.shuffle(held)
+    yield from held

@@ -1,0 +1,116 @@
+# ruff: noqa: N806 (names end in the shapes of their tensors)
+"""The update: cohorts in, weights moved.
+
+In: judged cohorts. Out: `UpdateStats`. Holds the policy, AdamW with its schedule and, for objectives that need one, a
+frozen copy of the starting weights. Guarantees: the same mask for policy and reference; nothing moves when loss or
+gradient is not a number (`TrainError`). Blocks while it computes: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+
+from preceptor_trainer.cohorts import PolicyCohort
+from preceptor_trainer.config import OptimizerConfig
+from preceptor_trainer.errors import TrainError
+from preceptor_trainer.logprobs import suffix_logps
+from preceptor_trainer.objectives.objective import LossInputs, Objective, TrainingSequence
+
+
+@dataclass(frozen=True)
+class UpdateStats:
+    """Of one update. `tokens` are the suffix tokens that the loss covers."""
+
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
+    """Of update `step` (from 0) of `steps`: linear warm-up to `lr`, then constant or a cosine down to `lr x
+    min_lr_ratio`.
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    progress = (step - config.warmup_steps) / max(1, steps - 1 - config.warmup_steps)
+    cosine = (1 + math.cos(math.pi * min(1.0, progress))) / 2
+    return config.lr * (config.min_lr_ratio + (1 - config.min_lr_ratio) * cosine)
+
+
+class Learner:
+    """`model` is moved in place; `version` counts its updates."""
+
+    def __init__(self, model: Any, objective: Objective, config: OptimizerConfig, steps: int) -> None:
+        # Without dropout: log-probabilities must equal those that the policy engine sampled with.
+        self.model = model.eval()
+        self.version = 0
+        self._objective = objective
+        self._config = config
+        self._steps = steps
+        self._reference = copy.deepcopy(model).requires_grad_(False) if objective.needs_reference else None
+        matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
+        vectors = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": config.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=config.lr,
+            betas=config.betas,
+            fused=True,
+        )
+
+    def update(self, cohorts: Sequence[PolicyCohort]) -> UpdateStats:
+        """One optimizer step on `cohorts`."""
+        parts = [self._objective.sequences(part) for part in _parts(cohorts, self._config.micro_cohorts)]
+        total = sum(map(len, parts))
+        loss, figures = 0.0, dict[str, float]()
+        self.optimizer.zero_grad(set_to_none=True)
+        for sequences in parts:
+            share = len(sequences) / total
+            part_loss, part_figures = self._objective.loss(self._inputs(sequences))
+            (part_loss * share).backward()  # type: ignore[no-untyped-call]
+            loss += part_loss.item() * share
+            for name, value in part_figures.items():
+                figures[name] = figures.get(name, 0.0) + value * share
+        limit = self._config.clip if self._config.clip is not None else math.inf
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit).item()
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise TrainError(
+                f"update {self.version} has loss {loss} and gradient norm {grad_norm}: lower optimizer.lr or set "
+                "optimizer.clip; the weights are those of before this update"
+            )
+        lr = learning_rate(self.version, self._steps, self._config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.version += 1
+        tokens = sum(len(sequence.suffix) for sequences in parts for sequence in sequences)
+        return UpdateStats(loss, lr, grad_norm, tokens, figures)
+
+    def _inputs(self, sequences: list[TrainingSequence]) -> LossInputs:
+        prefixes = [sequence.prefix for sequence in sequences]
+        suffixes = [sequence.suffix for sequence in sequences]
+        reference_BT = None
+        if self._reference is not None:
+            with torch.no_grad():
+                reference_BT, _ = suffix_logps(self._reference, prefixes, suffixes)
+        policy_BT, mask_BT = suffix_logps(self.model, prefixes, suffixes)
+        return LossInputs(sequences, policy_BT, reference_BT, mask_BT)
+
+
+def _parts(cohorts: Sequence[PolicyCohort], size: int | None) -> Iterator[list[PolicyCohort]]:
+    remaining = iter(cohorts)
+    while part := list(islice(remaining, size or len(cohorts))):
+        yield part

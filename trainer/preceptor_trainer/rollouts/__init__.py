@@ -1,0 +1,1 @@
+"""Policy engines: what samples the policy's continuations."""

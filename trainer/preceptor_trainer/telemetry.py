@@ -1,0 +1,173 @@
+"""What a run says about itself: `metrics.jsonl` and `summary.json` in its folder, and a progress display on stderr.
+
+In: counts and seconds as they happen, and one `step` per update. Out: one JSON line per step holding all that
+happened since the last one; at the end their totals. Guarantees: a line is on the disk before the next step begins.
+Sums reset with each line, so that totals are sums over the lines.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import fmean
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from preceptor_client.contract import JudgeResponse, Origin, Status
+from preceptor_trainer.cohorts import PolicyCohort
+from preceptor_trainer.learner import UpdateStats
+
+LINE_EVERY_S = 5.0
+
+
+class Telemetry:
+    """Open it with `with`. `judge` and `count` may be called at any time between steps."""
+
+    def __init__(self, out: Path, run: str, steps: int) -> None:
+        self._out = out
+        self._run = run
+        self._steps = steps
+        self._judge: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
+        self._seconds: Counter[str] = Counter()
+        self._totals: dict[str, Counter[str]] = defaultdict(Counter)
+        self._started = time.monotonic()
+        self._last_line = -LINE_EVERY_S
+        console = Console(stderr=True)
+        self._progress = (
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=console,
+            )
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        self._file = (self._out / "metrics.jsonl").open("w", encoding="utf-8")
+        if self._progress:
+            self._progress.start()
+            self._task = self._progress.add_task(self._run, total=self._steps, note="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+        self._file.close()
+        summary = {
+            "elapsed_s": round(time.monotonic() - self._started, 3),
+            **{name: _rounded(dict(totals)) for name, totals in self._totals.items()},
+        }
+        (self._out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+    def count(self, what: str, by: int = 1) -> None:
+        """Something happened: a cohort was dropped as tied, a rewrite refused, ..."""
+        self._counts[what] += by
+
+    def total(self, name: str, **values: int) -> None:
+        """Figures for the summary alone."""
+        self._totals[name].update(values)
+
+    def judged(self, response: JudgeResponse) -> None:
+        """A response came, usable or not."""
+        usage = response.usage
+        statuses = Counter(verdict.status for verdict in response.verdicts)
+        self._judge.update(
+            cohorts=1,
+            calls=usage.calls,
+            tokens=usage.prompt_tokens + usage.completion_tokens,
+            verdicts=len(response.verdicts),
+            abstained=statuses[Status.ABSTAINED],
+            failed=statuses[Status.FAILED],
+        )
+
+    @contextmanager
+    def clock(self, what: str) -> Iterator[None]:
+        """Seconds spent in the block go to `seconds.<what>` of the next line."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[what] += time.monotonic() - start  # type: ignore[assignment]
+
+    def step(self, version: int, batch: Sequence[PolicyCohort], update: UpdateStats) -> None:
+        """Update `version` (from 0) trained on `batch`."""
+        staleness = [version - cohort.version for cohort in batch]
+        sums = {"judge": self._judge, "events": self._counts, "seconds": self._seconds, **_origins(batch)}
+        line = {
+            "step": version + 1,
+            "elapsed_s": time.monotonic() - self._started,
+            "loss": update.loss,
+            "lr": update.lr,
+            "grad_norm": update.grad_norm,
+            "tokens": update.tokens,
+            **update.figures,
+            "scores": _scores(batch),
+            "staleness": {"mean": fmean(staleness), "max": max(staleness)},
+            **sums,
+        }
+        self._file.write(json.dumps(_rounded(line)) + "\n")
+        self._file.flush()
+        for name, values in sums.items():
+            self._totals[name].update(values)
+        self._totals["trained"].update(steps=1, cohorts=len(batch), tokens=update.tokens)
+        self._judge, self._counts, self._seconds = Counter(), Counter(), Counter()
+        self._show(version + 1, update)
+
+    def _show(self, step: int, update: UpdateStats) -> None:
+        if self._progress:
+            self._progress.update(self._task, completed=step, note=f"loss {update.loss:.3f}")
+            return
+        now = time.monotonic()
+        if now - self._last_line >= LINE_EVERY_S or step == self._steps:
+            self._last_line = now
+            passed = now - self._started
+            print(f"{self._run}: step {step}/{self._steps}, loss {update.loss:.3f}, {passed:.0f} s", file=sys.stderr)
+
+
+def _origins(batch: Sequence[PolicyCohort]) -> dict[str, Counter[str]]:
+    """How often each origin was chosen and rejected; empty if nothing was judged."""
+    judged = [cohort.judged for cohort in batch if cohort.judged]
+    if not judged:
+        return {}
+    return {
+        "chosen": Counter(each.chosen.origin.value for each in judged),
+        "rejected": Counter(each.rejected.origin.value for each in judged),
+    }
+
+
+def _scores(batch: Sequence[PolicyCohort]) -> dict[str, dict[str, float]]:
+    """Axis -> mean score of all judged candidates (`all`) and by origin."""
+    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for cohort in batch:
+        if cohort.judged:
+            origins: dict[str, Origin] = {candidate.id: candidate.origin for candidate in cohort.candidates}
+            for axis, scores in cohort.judged.axis_scores.items():
+                for id, score in scores.items():
+                    values[axis]["all"].append(score)
+                    values[axis][origins[id].value].append(score)
+    return {axis: {name: fmean(scores) for name, scores in named.items()} for axis, named in values.items()}
+
+
+def _rounded(value: Any) -> Any:
+    """Six significant digits are enough for every figure here."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return value
