@@ -1,0 +1,70 @@
+"""`python -m preceptor_services judge|rewrite|worker`: one service as a process.
+
+In: a YAML file, the environment and `--a.b=c` (see `settings`). Ends with status 0 after SIGTERM or SIGINT, with 2
+and one clear line when it cannot start. Logs to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from preceptor_client.config import ConfigError, load_config
+from preceptor_services.rubrics import RubricError
+from preceptor_services.serving import ServingError, listen, serve, stop_on_signals
+from preceptor_services.settings import ENV_PREFIX, ServiceSettings
+
+_EXAMPLE = """examples:
+  python -m preceptor_services judge --port 8101 --engine.url=http://127.0.0.1:8000
+  python -m preceptor_services rewrite --port 8102 --config services.yaml
+  python -m preceptor_services worker --queue.url=redis://127.0.0.1:6379/0 --queue.concurrency=16
+
+Every setting can be given in the YAML file, as --section.key=value, or in the environment as
+PRECEPTOR_SERVICE_SECTION__KEY; the command line wins."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one service until it is told to stop. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m preceptor_services", epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("service", choices=("judge", "rewrite", "worker"))
+    parser.add_argument("--host", default="127.0.0.1", help="address of judge or rewrite (default: loopback)")
+    parser.add_argument("--port", type=int, default=None, help="port of judge (default 8101) or rewrite (default 8102)")
+    parser.add_argument("--config", type=Path, default=None, help="YAML file with settings")
+    options, overrides = parser.parse_known_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    try:
+        settings = load_config(ServiceSettings, options.config, overrides, env_prefix=ENV_PREFIX)
+        if options.service == "worker":
+            uvloop.run(_work(settings))
+        else:
+            port = options.port or {"judge": 8101, "rewrite": 8102}[options.service]
+            uvloop.run(_serve(options.service, settings, options.host, port))
+    except (ConfigError, RubricError, ServingError) as error:
+        print(f"{options.service}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def _serve(service: str, settings: ServiceSettings, host: str, port: int) -> None:
+    from preceptor_services.app import judge_app, rewrite_app
+
+    app = judge_app(settings) if service == "judge" else rewrite_app(settings)
+    await serve(app, listen(host, port), stop_on_signals())
+
+
+async def _work(settings: ServiceSettings) -> None:
+    from preceptor_services.work import work
+
+    await work(settings, stop_on_signals())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,97 @@
+"""Questions that come one at a time, put to the engine together.
+
+In: single prompts from many callers. Out: each one's answer. A batch leaves when it is full, or a moment after its
+first question if no more than one batch is under way; while the engine is busy, questions gather, so the busier it is
+the larger the batches.
+Guarantees: a caller waits no longer than its deadline; one that goes away takes no other with it.
+Waits for: at most two milliseconds of its own, then the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from preceptor_client.contract import Usage
+from preceptor_services.engine import Answer, Engine, Generation, Prompt
+
+_WINDOW_S = 0.002
+"""Long enough for requests that arrived together to be read, short beside the engine's answer."""
+_UNDER_WAY = 2
+"""One batch that the engine works on, and one whose way there and back it covers."""
+
+
+@dataclass(frozen=True)
+class _Question:
+    prompt: Prompt
+    deadline: float
+    answered: asyncio.Future[tuple[Answer, Usage]]
+
+
+class Batcher:
+    """Shares engine requests between questions of the same `Generation`."""
+
+    def __init__(self, engine: Engine, *, max_prompts: int) -> None:
+        self._engine = engine
+        self._max_prompts = max_prompts
+        self._waiting: dict[Generation, list[_Question]] = {}
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def ask(self, prompt: Prompt, generation: Generation, *, deadline: float) -> tuple[Answer, Usage]:
+        """The answer to one prompt, and its share of what its batch cost. `deadline` is in the event loop's time."""
+        loop = asyncio.get_running_loop()
+        question = _Question(prompt, deadline, loop.create_future())
+        waiting = self._waiting.setdefault(generation, [])
+        waiting.append(question)
+        if len(waiting) >= self._max_prompts:
+            self._send(generation)
+        elif len(waiting) == 1:
+            loop.call_later(_WINDOW_S, self._send_if_free, generation)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await question.answered
+        except TimeoutError:
+            return Answer(error="the deadline passed before the engine answered"), Usage()
+
+    def _send_if_free(self, generation: Generation) -> None:
+        if len(self._under_way) < _UNDER_WAY:
+            self._send(generation)
+
+    def _send(self, generation: Generation) -> None:
+        questions = [q for q in self._waiting.pop(generation, []) if not q.answered.done()]
+        if questions:
+            task = asyncio.create_task(self._answer(questions, generation))
+            self._under_way.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        for generation in list(self._waiting):
+            self._send_if_free(generation)
+
+    async def _answer(self, questions: list[_Question], generation: Generation) -> None:
+        answers, usage = await self._engine.ask(
+            [question.prompt for question in questions],
+            generation,
+            deadline=max(question.deadline for question in questions),
+            max_prompts=self._max_prompts,
+        )
+        for question, answer, share in zip(questions, answers, shares(usage, len(questions)), strict=True):
+            if not question.answered.done():
+                question.answered.set_result((answer, share))
+
+
+def shares(usage: Usage, count: int) -> list[Usage]:
+    """`usage` in `count` parts as equal as whole numbers allow; they sum to it exactly."""
+
+    def part(total: int, index: int) -> int:
+        return total * (index + 1) // count - total * index // count
+
+    return [
+        Usage(
+            calls=part(usage.calls, index),
+            prompt_tokens=part(usage.prompt_tokens, index),
+            completion_tokens=part(usage.completion_tokens, index),
+        )
+        for index in range(count)
+    ]

@@ -1,0 +1,60 @@
+"""`Idempotency-Key`: work that a client asks for twice is done once.
+
+In: a key, a fingerprint of the request, and the work. Out: the work's result, from this or an earlier request with
+that key.
+Guarantees: a duplicate of a request in flight shares its one computation, which goes on even if the first client
+hangs up; finished results are kept, the oldest dropped at the bound; failures are not kept, so that a repeat tries
+again. Raises `KeyReusedError` when the key came with another request before. Waits for the work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+ResultT = TypeVar("ResultT")
+
+
+class KeyReusedError(ValueError):
+    """The same key came with different requests."""
+
+
+@dataclass(frozen=True)
+class _Work(Generic[ResultT]):
+    fingerprint: bytes
+    task: asyncio.Task[ResultT]
+
+
+class Replays(Generic[ResultT]):
+    """The work in flight and the latest results, by key."""
+
+    def __init__(self, bound: int) -> None:
+        self._bound = bound
+        self._works: OrderedDict[str, _Work[ResultT]] = OrderedDict()
+
+    async def once(self, key: str, fingerprint: bytes, work: Callable[[], Awaitable[ResultT]]) -> tuple[ResultT, bool]:
+        """The result of `work`, and whether it is an earlier request's."""
+        known = self._works.get(key)
+        if known is not None and known.fingerprint != fingerprint:
+            raise KeyReusedError(f"Idempotency-Key {key!r} came with a different request before: use a new key")
+        if known is None:
+            task = asyncio.ensure_future(_run(work))
+            self._works[key] = _Work(fingerprint, task)
+            task.add_done_callback(lambda done: self._settle(key, done))
+            return await asyncio.shield(task), False
+        self._works.move_to_end(key)
+        return await asyncio.shield(known.task), True
+
+    def _settle(self, key: str, task: asyncio.Task[ResultT]) -> None:
+        if task.cancelled() or task.exception() is not None:
+            self._works.pop(key, None)
+        finished = [key for key, work in self._works.items() if work.task.done()]
+        for oldest in finished[: max(0, len(finished) - self._bound)]:
+            del self._works[oldest]
+
+
+async def _run(work: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    return await work()

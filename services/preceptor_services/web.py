@@ -1,0 +1,173 @@
+"""What the HTTP sides of all services share: request ids, problem+json, limits, health, metrics. Knows no judging.
+
+In: an engine to watch and settings. Out: a FastAPI app with `/healthz`, `/readyz` and `/metrics`, to which a service
+adds its route.
+Guarantees: every answer carries `X-Request-ID`; every error is `application/problem+json` and says what to change; a
+body above the limit is refused before it is read to its end; no traceback leaves the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from preceptor_client.contract import Health, Problem
+from preceptor_services.engine import Engine
+from preceptor_services.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+PROBLEM_TYPE = "application/problem+json"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class ProblemError(Exception):
+    """An error to be answered as `application/problem+json`."""
+
+    def __init__(self, status: int, detail: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+def base_app(
+    title: str,
+    description: str,
+    engine: Engine,
+    metrics: Metrics,
+    *,
+    max_body_bytes: int,
+    lifespan: Lifespan | None = None,
+) -> FastAPI:
+    """An app with health, metrics and error handling."""
+    app = FastAPI(title=title, description=description, version="1", lifespan=lifespan)
+    app.add_middleware(Edge, metrics=metrics, max_body_bytes=max_body_bytes)
+    app.add_exception_handler(ProblemError, _own_problem)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_problem)
+
+    @app.get("/healthz", response_model=Health, summary="Does the process answer?", tags=["operations"])
+    async def healthz() -> Response:
+        return _health(Health(status="ok"))
+
+    @app.get(
+        "/readyz",
+        response_model=Health,
+        summary="Has the engine answered a real request?",
+        tags=["operations"],
+        responses={503: {"model": Health, "description": "Not yet, or not any more."}},
+    )
+    async def readyz() -> Response:
+        if engine.ready:
+            return _health(Health(status="ok"))
+        return _health(Health(status="unavailable" if engine.known else "starting", detail=engine.trouble), 503)
+
+    @app.get("/metrics", summary="Prometheus metrics", tags=["operations"], response_class=Response)
+    async def exposition() -> Response:
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return app
+
+
+def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI entries for the errors a route may answer with."""
+    schema = {"schema": Problem.model_json_schema()}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM_TYPE: schema}} for status in statuses
+    }
+
+
+def _health(health: Health, status: int = 200) -> Response:
+    return Response(health.model_dump_json(), status, media_type="application/json")
+
+
+def _problem(request_id: str, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id)
+    return Response(problem.model_dump_json(), status, headers, PROBLEM_TYPE)
+
+
+async def _own_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    headers = None if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+    return _problem(request.state.request_id, error.status, error.detail, headers)
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    lines = [f"{'.'.join(map(str, problem['loc'][1:])) or 'body'}: {problem['msg']}" for problem in error.errors()]
+    return _problem(request.state.request_id, 422, "; ".join(lines))
+
+
+async def _http_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _problem(request.state.request_id, error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+class Edge:
+    """ASGI middleware at the outer edge: request id, body limit, metrics, and the last resort for unforeseen errors."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started, status = time.monotonic(), 500
+        answering = False
+
+        async def send_on(message: Message) -> None:
+            nonlocal status, answering
+            if message["type"] == "http.response.start":
+                status, answering = message["status"], True
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        too_large = HTTPException(413, f"the body is larger than this service's limit of {self._max_body_bytes} bytes")
+        length = headers.get(b"content-length", b"")
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_body_bytes:
+                raise too_large
+            return message
+
+        try:
+            if length.isdigit() and int(length) > self._max_body_bytes:
+                await _problem(request_id, 413, too_large.detail)(scope, receive, send_on)
+            else:
+                await self._app(scope, receive_within_limit, send_on)
+        except Exception as error:
+            log.exception("request %s to %s failed", request_id, scope["path"])
+            if answering:
+                raise
+            await _problem(request_id, 500, f"internal error {type(error).__name__}; see the log for this request id")(
+                scope, receive, send_on
+            )
+        finally:
+            route = scope.get("route")
+            label = getattr(route, "path", "other")
+            self._metrics.requests.labels(label, str(status)).inc()
+            self._metrics.request_seconds.labels(label).observe(time.monotonic() - started)

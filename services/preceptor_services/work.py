@@ -1,0 +1,60 @@
+"""The worker's process: connects the judge, the queue and, if asked for, a port with its metrics and health.
+
+In: `ServiceSettings`. Returns after `stop`, when what was in hand is settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from redis.asyncio import Redis
+
+from preceptor_client.queue import CohortQueue
+from preceptor_services.app import watching
+from preceptor_services.engine import Engine
+from preceptor_services.judging import Judge
+from preceptor_services.metrics import Metrics
+from preceptor_services.rubrics import load_rubrics
+from preceptor_services.serving import listen, serve
+from preceptor_services.settings import ServiceSettings
+from preceptor_services.web import base_app
+from preceptor_services.worker import Worker
+
+_REDIS_TIMEOUT_S = 10.0
+"""Above the second for which the queue blocks."""
+
+
+async def work(settings: ServiceSettings, stop: asyncio.Event) -> None:
+    """Judge what the queue brings until `stop`. Raises RubricError, ServingError."""
+    metrics = Metrics()
+    engine = Engine(settings.engine, metrics)
+    judge = Judge(engine, load_rubrics(settings.rubrics), settings.judging, metrics)
+    async with AsyncExitStack() as resources:
+        app = base_app(
+            "Preceptor worker", "Metrics and health of a judge worker.", engine, metrics, max_body_bytes=4096
+        )
+        await resources.enter_async_context(watching(engine, judge.probes)(app))
+        redis = Redis.from_url(
+            settings.queue.url, decode_responses=True, socket_timeout=_REDIS_TIMEOUT_S, socket_connect_timeout=5.0
+        )
+        resources.push_async_callback(redis.aclose)
+        worker = Worker(
+            CohortQueue(redis, bound=settings.queue.bound, namespace=settings.queue.namespace),
+            judge,
+            engine,
+            metrics,
+            concurrency=settings.queue.concurrency,
+            deadline_s=settings.judging.deadline_s,
+        )
+        if settings.queue.metrics_port is None:
+            await worker.run(stop)
+            return
+        finished = asyncio.Event()
+        listener = listen(settings.queue.metrics_host, settings.queue.metrics_port)
+        serving = asyncio.create_task(serve(app, listener, finished))
+        try:
+            await worker.run(stop)
+        finally:
+            finished.set()
+            await serving
