@@ -1,6 +1,6 @@
 """The clients of the judge and rewrite services: `PreceptorClient`, and `AsyncPreceptorClient` with the same methods.
 
-    with PreceptorClient(judge_url="http://judge:8001") as client:
+    with PreceptorClient(judge_url="http://judge:8101") as client:
         response = client.judge_texts("Paris is", ["the capital of France.", "a fish."])
 
 In: contract messages. Out: contract messages, or a `PreceptorError`. Guarantees: what may pass by itself is tried

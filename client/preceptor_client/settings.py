@@ -14,8 +14,8 @@ class ClientSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PRECEPTOR_", frozen=True, extra="forbid")
 
-    judge_url: str = "http://127.0.0.1:8001"
-    rewrite_url: str = "http://127.0.0.1:8002"
+    judge_url: str = "http://127.0.0.1:8101"
+    rewrite_url: str = "http://127.0.0.1:8102"
     redis_url: str = "redis://127.0.0.1:6379/0"
     api_key: SecretStr | None = None
     connect_timeout_s: float = Field(default=5.0, gt=0)
