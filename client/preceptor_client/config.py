@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -57,7 +57,7 @@ def _from_file(path: Path | None) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: wrong encoding, or a date that is none
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if values is None:
         return {}
@@ -68,17 +68,24 @@ def _from_file(path: Path | None) -> dict[str, Any]:
 
 def _from_environment(model: type[BaseModel], prefix: str) -> dict[str, Any]:
     settings: Any = type("_Environment", (model, BaseSettings), {})
-    return EnvSettingsSource(settings, env_prefix=prefix, env_nested_delimiter="__")()
+    try:
+        return EnvSettingsSource(settings, env_prefix=prefix, env_nested_delimiter="__")()
+    except SettingsError as error:
+        raise ConfigError(f"the environment's {prefix}... cannot be read: {error}: write lists as JSON") from None
 
 
 def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for override in overrides:
         key, equals, text = override.removeprefix("--").partition("=")
-        if not override.startswith("--") or not equals or not key:
+        parts = key.split(".")
+        if not override.startswith("--") or not equals or not all(parts):
             raise ConfigError(f"cannot read the override {override!r}: write it as --section.key=value")
-        nested: Any = yaml.safe_load(text)
-        for part in reversed(key.split(".")):
+        try:
+            nested: Any = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError):
+            raise ConfigError(f"cannot read the override {override!r}: its value is not YAML, quote it") from None
+        for part in reversed(parts):
             nested = {part: nested}
         values = _merge(values, nested)
     return values

@@ -89,10 +89,10 @@ class Cohort(Message):
 class Sampling(Message):
     """How the teacher is sampled when it judges. `votes` answers are drawn per question, in one request."""
 
-    votes: Annotated[int, Field(ge=1, le=MAX_VOTES)] = 1
-    temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
-    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    seed: int | None = None
+    votes: Annotated[int, Field(strict=True, ge=1, le=MAX_VOTES)] = 1
+    temperature: Annotated[float, Field(strict=True, ge=0.0, le=2.0)] = 0.0
+    top_p: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = 1.0
+    seed: Annotated[int, Field(strict=True)] | None = None
 
     @model_validator(mode="after")
     def _several_votes_need_a_temperature(self) -> Self:
@@ -111,7 +111,7 @@ class JudgeRequest(Message):
         Axis.FACTUALITY,
     )
     sampling: Sampling | None = None
-    deadline_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+    deadline_s: Annotated[float, Field(strict=True, gt=0, le=3600)] | None = None
     """Seconds from arrival after which what is still open is returned as `failed`."""
 
     @model_validator(mode="after")
@@ -220,9 +220,9 @@ class RewriteRequest(Message):
 
     prefix: Text
     suffix: Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
-    max_tokens: Annotated[int, Field(ge=1, le=8192)] | None = None
+    max_tokens: Annotated[int, Field(strict=True, ge=1, le=8192)] | None = None
     """Bound on the rewrite, in teacher tokens; the service's own bound if left out."""
-    deadline_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+    deadline_s: Annotated[float, Field(strict=True, gt=0, le=3600)] | None = None
 
 
 class RewriteResponse(Message):
