@@ -209,7 +209,7 @@ class Engine:
             except EngineError as error:
                 if error.kind != "rejected":
                     raise
-                self._give_up(probe, error)
+                log.warning("labels cannot bind decoding, answers are read as they come: %s", error)
         try:
             await self._request([Prompt("ready")], probe)
         except EngineError as error:
@@ -337,7 +337,7 @@ class Engine:
             system = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []
             body["messages"] = [*system, {"role": "user", "content": prompt.text}]
         match self._constraint(generation):
-            case "tokens":
+            case "tokens" if self._label_tokens.keys() >= set(generation.labels):
                 body["allowed_token_ids"] = [self._label_tokens[label] for label in generation.labels]
             case "choice":
                 body["structured_outputs"] = {"choice": list(generation.labels)}
