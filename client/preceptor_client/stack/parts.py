@@ -50,6 +50,7 @@ def _redis_version(executable: str) -> tuple[int, int]:
 def redis_part(directory: Path, *, port: int | None = None, name: str = "redis") -> Part:
     """A private Redis that keeps every write in an append-only file in `directory`."""
     port = claim_port(port)
+    url = f"redis://{LOOPBACK}:{port}/0"
     directory.mkdir(parents=True, exist_ok=True)
     options = {
         "port": str(port),
@@ -64,8 +65,8 @@ def redis_part(directory: Path, *, port: int | None = None, name: str = "redis")
         name=name,
         command=(find_redis_server(), *(word for key, value in options.items() for word in (f"--{key}", value))),
         log=directory / f"{name}.log",
-        probe=redis_probe(port),
-        url=f"redis://{LOOPBACK}:{port}/0",
+        probe=redis_probe(url),
+        url=url,
         ready_timeout_s=30,
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -59,17 +60,18 @@ def completion_probe(url: str, model: str) -> Probe:
     return probe
 
 
-def redis_probe(port: int) -> Probe:
-    """Ready when the server on `port` answers PING, which it does once its data is loaded."""
+def redis_probe(url: str) -> Probe:
+    """Ready when the server answers PING, as it does once its data is loaded, or asks for a password."""
+    target = urlsplit(url)
 
     def probe() -> str | None:
         try:
-            with socket.create_connection((LOOPBACK, port), timeout=5) as connection:
+            with socket.create_connection((target.hostname or LOOPBACK, target.port or 6379), timeout=5) as connection:
                 connection.sendall(b"PING\r\n")
                 answer = connection.recv(64)
         except OSError as error:
             return error.strerror or type(error).__name__
-        return None if answer == b"+PONG\r\n" else f"answered {answer!r}"
+        return None if answer.startswith((b"+PONG", b"-NOAUTH")) else f"answered {answer!r}"
 
     return probe
 

@@ -1,0 +1,46 @@
+"""`preceptor demo | train | eval`: handed over to the trainer's own command line, this process becoming it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from preceptor_client.cli.common import CommandError
+
+_HELP = {
+    "demo": "The whole loop on this machine: train a policy with a judge, and report what it brought.",
+    "train": "Train a policy as a YAML file says. Example: preceptor train configs/dpo.yaml --steps=100 --dry-run",
+    "eval": "Measure a policy.",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    for name, text in _HELP.items():
+        app.command(name, help=text, context_settings=passed_on, add_help_option=False)(_hand_over)
+
+
+def _hand_over(context: typer.Context) -> None:
+    become_trainer([context.info_name or "", *context.args])
+
+
+def trainer_command(arguments: Sequence[str]) -> list[str]:
+    """The command that runs the trainer in this environment. Raises `CommandError` if it is not installed."""
+    missing = [name for name in ("preceptor_trainer", "torch") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CommandError(f"this needs the trainer ({', '.join(missing)} not found): pip install 'preceptor[trainer]'")
+    return [sys.executable, "-m", "preceptor_trainer", *arguments]
+
+
+def become_trainer(arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by the trainer's."""
+    command = trainer_command(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(command[0], command)
