@@ -135,7 +135,8 @@ class TrainLoop:
                 batch = await self._buffer.take(version)
             if batch is None:
                 raise TrainError(
-                    f"the documents ran out after step {version} of {self._config.steps}: lower steps or raise data.epochs"
+                    f"the documents ran out after step {version} of {self._config.steps}: "
+                    "lower steps or raise data.epochs"
                 )
             with self._telemetry.clock("updating"):
                 update = await asyncio.to_thread(self._learner.update, batch)

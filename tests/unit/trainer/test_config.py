@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from preceptor_client.config import ConfigError, dump_config, load_config
+from preceptor_trainer.config import ENV_PREFIX, TrainConfig
+
+SMALLEST: dict[str, Any] = {
+    "out": "runs/x",
+    "steps": 10,
+    "model": {"path": "policy"},
+    "data": {"path": "documents.jsonl"},
+    "pool": {"rollouts": 4},
+}
+
+
+def load(tmp_path: Path, *overrides: str, **values: Any) -> TrainConfig:
+    file = tmp_path / "train.yaml"
+    file.write_text(yaml.safe_dump({**SMALLEST, **values}))
+    return load_config(TrainConfig, file, overrides, env_prefix=ENV_PREFIX)
+
+
+def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = load(tmp_path, "--objective.name=grpo", "--judge.axes={safety: 2.0}", "--judge.sampling.votes=1")
+    file = tmp_path / "again.yaml"
+    file.write_text(dump_config(config))
+    assert load_config(TrainConfig, file, env_prefix=ENV_PREFIX) == config
+
+
+def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRECEPTOR_TRAIN_OPTIMIZER__LR", "0.5")
+    monkeypatch.setenv("PRECEPTOR_TRAIN_STEPS", "20")
+    config = load(tmp_path, "--steps=30", optimizer={"lr": 0.1, "clip": 2.0})
+    assert (config.optimizer.lr, config.optimizer.clip, config.steps) == (0.5, 2.0, 30)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--objective.nmae=dpo"], "objective.nmae"),
+        (["--objective.name=ppo"], "objective.name"),
+        (["--pool={rollouts: 1, original: false}"], r"dpo chooses between candidates and the pool has 1"),
+        (["--pool.rollouts=64"], r"at most 64 candidates and the pool has 65"),
+        (["--objective.name=nll"], r"nll trains on the originals alone"),
+        (["--data.min_prefix_tokens=9", "--data.prefix_tokens=8"], r"min_prefix_tokens \(9\) is above prefix_tokens"),
+        (["--optimizer.warmup_steps=11"], r"warmup_steps is above steps"),
+        (["--judge.axes={}"], "judge.axes"),
+        (["--run=no spaces"], "run"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_key(tmp_path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path, *overrides)
+
+
+def test_the_baseline_needs_no_judge(tmp_path: Path) -> None:
+    assert not load(tmp_path, "--objective.name=nll", "--pool.rollouts=0").judged
+    assert load(tmp_path).judged
+
+
+def test_the_configuration_imports_without_torch() -> None:
+    code = "import sys, preceptor_trainer.config, preceptor_trainer.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

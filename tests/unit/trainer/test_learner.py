@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from preceptor_client.contract import Origin
+from preceptor_trainer.cohorts import Judged, PolicyCohort, TokenCandidate
+from preceptor_trainer.config import ObjectiveConfig, OptimizerConfig
+from preceptor_trainer.data.windows import Window
+from preceptor_trainer.errors import TrainError
+from preceptor_trainer.learner import Learner, learning_rate
+from preceptor_trainer.logprobs import suffix_logps
+from preceptor_trainer.objectives import make_objective
+
+
+def cohort(number: int) -> PolicyCohort:
+    good = TokenCandidate("original", Origin.ORIGINAL, (7 + number, 8, 9), "good")
+    bad = TokenCandidate("rollout-0", Origin.ROLLOUT, (20, 21 + number), "bad", (-3.0, -3.0))
+    judged = Judged({"original": 1.0, "rollout-0": 0.0}, {}, good, bad)
+    return PolicyCohort(f"c{number}", Window(0, number, (1, 2 + number), good.ids), 0, (good, bad), judged)
+
+
+COHORTS = [cohort(number) for number in range(4)]
+
+
+def learner(model: Any, name: str = "dpo", **settings: Any) -> Learner:
+    config = OptimizerConfig.model_validate({"lr": 1e-3, "schedule": "constant", **settings})
+    return Learner(model, make_objective(ObjectiveConfig.model_validate({"name": name}), 3), config, steps=10)
+
+
+@pytest.mark.parametrize("name", ["dpo", "rf_nll", "grpo", "nll"])
+def test_updates_raise_the_good_suffix_and_lower_the_loss(tiny_llama: Callable[..., Any], name: str) -> None:
+    model = tiny_llama()
+    prefixes, suffixes = [c.window.prefix for c in COHORTS], [c.window.suffix for c in COHORTS]
+    before = suffix_logps(model, prefixes, suffixes)[0].sum().item()
+    trainer = learner(model, name)
+    losses = [trainer.update(COHORTS).loss for _ in range(8)]
+    assert suffix_logps(model, prefixes, suffixes)[0].sum().item() > before
+    assert losses[-1] < losses[0]
+    assert trainer.version == 8
+
+
+@pytest.mark.parametrize("name", ["dpo", "rf_nll", "grpo", "nll"])
+def test_a_step_computed_in_parts_is_the_same_step(tiny_llama: Callable[..., Any], name: str) -> None:
+    whole, parts = tiny_llama(), tiny_llama()
+    at_once = learner(whole, name).update(COHORTS)
+    in_parts = learner(parts, name, micro_cohorts=3).update(COHORTS)
+    assert in_parts.loss == pytest.approx(at_once.loss, abs=1e-6)
+    assert in_parts.grad_norm == pytest.approx(at_once.grad_norm, rel=1e-4)
+    assert in_parts.tokens == at_once.tokens
+
+
+def test_dpo_starts_at_log_two_because_the_reference_is_the_start(tiny_llama: Callable[..., Any]) -> None:
+    stats = learner(tiny_llama()).update(COHORTS)
+    assert stats.loss == pytest.approx(0.6931472, abs=1e-6)
+    assert stats.figures["margin"] == 0
+
+
+def test_the_gradient_is_clipped_to_its_limit(tiny_llama: Callable[..., Any]) -> None:
+    model = tiny_llama()
+    stats = learner(model, "nll", clip=0.01).update(COHORTS)
+    assert stats.grad_norm > 0.01
+    norm = torch.sqrt(sum((p.grad**2).sum() for p in model.parameters()))
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_loss_that_is_no_number_moves_nothing(tiny_llama: Callable[..., Any]) -> None:
+    model = tiny_llama()
+    with torch.no_grad():
+        model.lm_head.weight[5] = float("nan")
+    before = [p.clone() for p in model.parameters()]
+    trainer = learner(model, "nll")
+    with pytest.raises(TrainError, match="loss nan"):
+        trainer.update(COHORTS)
+    assert trainer.version == 0
+    assert all(
+        torch.equal(
+            a,
+            b,
+        )
+        or a.isnan().any()
+        for a, b in zip(before, model.parameters(), strict=True)
+    )
+
+
+def test_vectors_have_no_weight_decay(tiny_llama: Callable[..., Any]) -> None:
+    trainer = learner(tiny_llama(), weight_decay=0.1)
+    for group in trainer.optimizer.param_groups:
+        assert {p.dim() >= 2 for p in group["params"]} == {group["weight_decay"] == 0.1}
+
+
+def test_the_cosine_warms_up_and_ends_at_its_ratio() -> None:
+    config = OptimizerConfig(lr=1.0, warmup_steps=4, min_lr_ratio=0.1)
+    rates = [learning_rate(step, 24, config) for step in range(24)]
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[4] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.1)
+    assert rates[4:] == sorted(rates[4:], reverse=True)
+    middle = learning_rate(4 + 19 // 2, 24, config) + learning_rate(4 + 19 - 19 // 2, 24, config)
+    assert middle == pytest.approx(1.1)
+
+
+def test_the_constant_schedule_only_warms_up() -> None:
+    config = OptimizerConfig(lr=2.0, schedule="constant", warmup_steps=2)
+    assert [learning_rate(step, 5, config) for step in range(5)] == [1.0, 2.0, 2.0, 2.0, 2.0]
