@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
-from redis.asyncio import Redis
-
-from preceptor_client.queue import CohortQueue
+from preceptor_client.queue import CohortQueue, connect
 from preceptor_services.app import watching
 from preceptor_services.engine import Engine
 from preceptor_services.judging import Judge
@@ -21,8 +19,8 @@ from preceptor_services.settings import ServiceSettings
 from preceptor_services.web import base_app
 from preceptor_services.worker import Worker
 
-_REDIS_TIMEOUT_S = 10.0
-"""Above the second for which the queue blocks."""
+_PATIENCE_S = 2.0
+"""Of one call to Redis. The worker repeats it for as long as it takes, and sees in between whether it is to stop."""
 
 
 async def work(settings: ServiceSettings, stop: asyncio.Event) -> None:
@@ -35,9 +33,7 @@ async def work(settings: ServiceSettings, stop: asyncio.Event) -> None:
             "Preceptor worker", "Metrics and health of a judge worker.", engine, metrics, max_body_bytes=4096
         )
         await resources.enter_async_context(watching(engine, judge.probes)(app))
-        redis = Redis.from_url(
-            settings.queue.url, decode_responses=True, socket_timeout=_REDIS_TIMEOUT_S, socket_connect_timeout=5.0
-        )
+        redis = connect(settings.queue.url, patience_s=_PATIENCE_S)
         resources.push_async_callback(redis.aclose)
         worker = Worker(
             CohortQueue(redis, bound=settings.queue.bound, namespace=settings.queue.namespace),

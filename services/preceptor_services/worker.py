@@ -21,7 +21,6 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from preceptor_client.queue import CohortQueue, Delivery
@@ -115,21 +114,13 @@ class Worker:
     async def _riding_through(
         self, call: Callable[[], Coroutine[Any, Any, ResultT]], stop: asyncio.Event | None = None
     ) -> ResultT | None:
-        """The result of `call`, repeated while Redis is away; None if `stop` is set meanwhile.
-
-        A group that is gone (Redis came back empty) is made again.
-        """
+        """The result of `call`, repeated while Redis is away; None if `stop` is set meanwhile."""
         pause_s = _FIRST_PAUSE_S
         while stop is None or not stop.is_set():
             try:
                 return await call()
             except (RedisConnectionError, RedisTimeoutError) as error:
                 log.warning("queue is away (%s), trying again in %.1f s", error, pause_s)
-            except ResponseError as error:
-                if not str(error).startswith(("NOGROUP", "LOADING")):
-                    raise
-                log.warning("queue answered %s", error)
-                await self._queue.open_group()
             self._metrics.queue_errors.inc()
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

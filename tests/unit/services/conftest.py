@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,7 +92,7 @@ async def open_engine(metrics: Metrics) -> AsyncIterator[OpenEngine]:
     async with AsyncExitStack() as stack:
 
         async def open_one(
-            server: Callable[[httpx.Request], Awaitable[httpx.Response]],
+            server: Callable[[httpx.Request], Coroutine[None, None, httpx.Response]],
             probes: tuple[Generation, ...] = (),
             **settings: Any,
         ) -> Engine:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from preceptor_services.engine import Answer, Engine, EngineError, Generation, Prompt
+from preceptor_services.engine import Answer, Constraint, Engine, EngineError, Generation, Prompt
 from preceptor_services.metrics import Metrics
 from preceptor_services.settings import EngineSettings
 
@@ -157,7 +157,7 @@ async def test_a_label_of_several_tokens_cannot_bind_decoding(open_engine: OpenE
 
 @pytest.mark.parametrize(("constraint", "key"), [("choice", "structured_outputs"), ("json", "response_format")])
 async def test_a_constraint_is_used_unless_the_engine_refuses_it(
-    open_engine: OpenEngine, faulty_server: type, constraint: str, key: str
+    open_engine: OpenEngine, faulty_server: type, constraint: Constraint, key: str
 ) -> None:
     generation = replace(ONE_TOKEN, constraint=constraint)
     for refused in (False, True):
