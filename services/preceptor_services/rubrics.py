@@ -35,6 +35,7 @@ _RESERVED = {"set", "rewrite"}
 _JINJA = ImmutableSandboxedEnvironment(
     undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
 )
+_JINJA.globals.clear()  # prompts need none of them, and every rendering would go through them
 
 
 class RubricError(ValueError):

@@ -107,8 +107,17 @@ async def _own_problem(request: Request, error: Exception) -> Response:
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    lines = [f"{'.'.join(map(str, problem['loc'][1:])) or 'body'}: {problem['msg']}" for problem in error.errors()]
-    return _problem(request.state.request_id, 422, "; ".join(lines))
+    return _problem(request.state.request_id, 422, "; ".join(_explain(request, problem) for problem in error.errors()))
+
+
+def _explain(request: Request, problem: dict[str, Any]) -> str:
+    """A validation problem as `key: what is wrong`."""
+    where, key = problem["loc"][0], ".".join(map(str, problem["loc"][1:]))
+    if problem["type"] == "json_invalid":
+        return f"the body is not JSON: {problem['ctx']['error']} at character {key}"
+    if where == "body" and not key and "json" not in request.headers.get("content-type", ""):
+        return "the body was not read as JSON: send it with Content-Type: application/json"
+    return f"{key or where}: {problem['msg']}"
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

@@ -47,7 +47,8 @@ async def test_every_error_is_a_problem_that_says_what_is_wrong(client: httpx.As
     assert "a: Input should be a valid integer" in (invalid.detail or "")
     assert problem(await client.get("/nothing")).status == 404
     assert problem(await client.get("/echo/x")).status == 405
-    assert "JSON" in (problem(await client.post("/echo/x", content=b"{", headers=JSON)).detail or "")
+    assert "not JSON" in (problem(await client.post("/echo/x", content=b"{", headers=JSON)).detail or "")
+    assert "Content-Type" in (problem(await client.post("/echo/x", content=b"{}")).detail or "")
     busy = await client.post("/echo/busy", json={})
     assert (problem(busy).detail, busy.headers["retry-after"]) == ("later", "7")
 
