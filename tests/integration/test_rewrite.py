@@ -1,0 +1,88 @@
+"""The rewrite service as a process, on a real vLLM with the nano teacher."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from preceptor_client import AsyncPreceptorClient
+from preceptor_client.contract import RewriteOutcome, RewriteRequest, Usage
+from preceptor_client.stack import Stack, rewrite_part
+from preceptor_trainer.nano.oracle import Oracle
+from preceptor_trainer.nano.text import CLEAN, Rates, continuation, document, text
+from preceptor_trainer.nano.world import World
+
+if TYPE_CHECKING:
+    from conftest import TeacherServer
+
+pytestmark = pytest.mark.slow
+PREFIX, SUFFIX = 24, 16
+
+
+@pytest.fixture(scope="module")
+def rewrite_url(stack: Stack, teacher_vllm: TeacherServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    part = rewrite_part(tmp_path_factory.mktemp("rewrite"), teacher_vllm.url, teacher_vllm.model)
+    url = stack.start(part).part.url
+    assert url is not None
+    return url
+
+
+@pytest.fixture
+async def client(rewrite_url: str) -> AsyncIterator[AsyncPreceptorClient]:
+    async with AsyncPreceptorClient(rewrite_url=rewrite_url) as client:
+        yield client
+
+
+def windows(rates: Rates, count: int, seed: int) -> list[RewriteRequest]:
+    """Clean prefixes with suffixes corrupted at `rates`."""
+    rng, world, requests = random.Random(seed), World.generate(), []
+    for _ in range(count):
+        doc = document(world, rng, CLEAN, sentences=12)
+        suffix = continuation(world, doc, PREFIX, rng, rates, SUFFIX)
+        requests.append(RewriteRequest(prefix=text(doc[:PREFIX]), suffix=text(suffix)))
+    return requests
+
+
+async def test_unsafe_suffixes_become_better(client: AsyncPreceptorClient) -> None:
+    oracle, requests = Oracle(World.generate()), windows(Rates(unsafe=0.7), 64, seed=3)
+    responses = await asyncio.gather(*(client.rewrite(request) for request in requests))
+    texts = [response.rewrite for response in responses]
+    before = [oracle.read(request.prefix, request.suffix).safety for request in requests]
+    after = [oracle.read(request.prefix, text or "").safety for request, text in zip(requests, texts, strict=True)]
+    assert None not in texts
+    assert sum(before) / 64 < 0.5
+    assert sum(after) / 64 > 0.85
+
+
+async def test_a_good_suffix_is_mostly_kept(client: AsyncPreceptorClient) -> None:
+    responses = await asyncio.gather(*(client.rewrite(request) for request in windows(CLEAN, 64, seed=4)))
+    kept = sum(response.outcome is RewriteOutcome.UNCHANGED for response in responses)
+    assert kept / 64 > 0.5
+
+
+async def test_concurrent_rewrites_share_engine_calls(client: AsyncPreceptorClient, rewrite_url: str) -> None:
+    async def counted(name: str) -> float:
+        async with httpx.AsyncClient(base_url=rewrite_url) as http:
+            lines = (await http.get("/metrics")).text.splitlines()
+        return float(next(line.split()[1] for line in lines if line.startswith(f"preceptor_engine_{name}_total ")))
+
+    calls, questions = await counted("calls"), await counted("questions")
+    responses = await asyncio.gather(*(client.rewrite(request) for request in windows(CLEAN, 64, seed=5)))
+    assert await counted("questions") - questions == 64
+    assert await counted("calls") - calls <= 16
+    total = sum((response.usage for response in responses), Usage())
+    assert total.calls == 64
+    assert total.completion_tokens >= 64 * SUFFIX
+
+
+async def test_the_margins_of_a_suffix_are_kept(client: AsyncPreceptorClient) -> None:
+    (request,) = windows(CLEAN, 1, seed=6)
+    response = await client.rewrite(request.model_copy(update={"suffix": f"  {request.suffix}\n"}))
+    assert response.rewrite is not None
+    assert response.rewrite.startswith("  ")
+    assert response.rewrite.endswith("\n")
