@@ -112,6 +112,16 @@ def stack_pid(part: Part, tmp_path: Path) -> int:
     return 2**22
 
 
+def test_waiting_for_one_part_ends_when_another_dies(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with Stack() as stack:
+        stack.launch(python_part(tmp_path, "dying", "raise SystemExit(4)"))
+        slow = python_part(tmp_path, "slow", "import signal; signal.pause()", probe=lambda: "loading")
+        with pytest.raises(PartFailed, match="dying ended with 4"):
+            stack.start(slow)
+    assert time.monotonic() - began < 30
+
+
 def test_waiting_ends_with_the_first_part_that_dies_and_all_others_are_stopped(tmp_path: Path) -> None:
     with Stack() as stack:
         first = stack.start(sleeper(tmp_path, "first"))

@@ -86,8 +86,7 @@ def start_local_stack(
             processes.append(stack.launch(part))
             on_change(part, False)
         for process in processes:
-            process.wait_ready()
-            stack.check()
+            stack.wait_ready(process)
             on_change(process.part, True)
         return [part.url or "" for part in parts]
 

@@ -83,8 +83,11 @@ class Process:
         self.exited.set()
         on_exit(self)
 
-    def wait_ready(self) -> None:
-        """Return when the probe says ready. Raises `PartFailed` at once if the process ends, or when time is up."""
+    def wait_ready(self, watch: Callable[[], None] = lambda: None) -> None:
+        """Return when the probe says ready. Raises `PartFailed` at once if the process ends, or when time is up.
+
+        `watch` is called between two questions and may raise to give up.
+        """
         if self.part.probe is None:
             return
         deadline = time.monotonic() + self.part.ready_timeout_s
@@ -94,6 +97,7 @@ class Process:
                 raise self.failure()
             if reason is None:
                 return
+            watch()
             if time.monotonic() >= deadline:
                 raise PartFailed(self.part, f"was not ready after {self.part.ready_timeout_s:.0f} s ({reason})")
             self.exited.wait(_PROBE_INTERVAL_S)

@@ -56,7 +56,7 @@ class Stack:
         return tuple(self._processes)
 
     def launch(self, part: Part) -> Process:
-        """Start a part without waiting for it; `Process.wait_ready` does. Lets slow parts start side by side."""
+        """Start a part without waiting for it; `wait_ready` does. Lets slow parts start side by side."""
         process = Process(part, self._note_exit)
         self._processes.append(process)
         return process
@@ -64,8 +64,12 @@ class Stack:
     def start(self, part: Part) -> Process:
         """Start a part and wait until it is ready. Raises `PartFailed`."""
         process = self.launch(part)
-        process.wait_ready()
+        self.wait_ready(process)
         return process
+
+    def wait_ready(self, process: Process) -> None:
+        """Wait until a part is ready. Raises `PartFailed` for it, or for any other part that ends meanwhile."""
+        process.wait_ready(self.check)
 
     def stop_part(self, process: Process) -> None:
         """Stop one part that has done its work; its end is then no failure."""
