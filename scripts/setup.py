@@ -35,7 +35,6 @@ class SetupError(Exception):
 
 def main() -> int:
     """Set up if needed. Returns the exit status."""
-    os.chdir(ROOT)
     try:
         with Path(__file__).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -210,8 +209,10 @@ def run(command: list[str], failure: str) -> None:
 
 def python_runs(venv: Path, *arguments: str) -> bool:
     """Whether the environment's Python is there and does this without an error."""
-    python = venv / "bin" / "python"
-    return python.exists() and subprocess.run([python, *arguments], capture_output=True, check=False).returncode == 0
+    try:
+        return subprocess.run([venv / "bin" / "python", *arguments], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":
