@@ -86,10 +86,9 @@ class Worker:
         self._metrics.in_hand.set(len(self._in_hand))
 
     async def _take(self) -> list[Delivery]:
-        free = self._concurrency - len(self._in_hand)
-        deliveries = await self._queue.take(self._consumer, count=free, lease_ms=self._lease_ms)
         await self._measure_depth()
-        return deliveries
+        free = self._concurrency - len(self._in_hand)
+        return await self._queue.take(self._consumer, count=free, lease_ms=self._lease_ms)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._in_hand.discard(task)
@@ -108,8 +107,8 @@ class Worker:
             await self._riding_through(lambda: self._queue.bury(delivery, reason))
             self._metrics.cohorts.labels("buried").inc()
         else:
-            await self._riding_through(lambda: self._queue.settle(delivery, response))
-            self._metrics.cohorts.labels("settled").inc()
+            stored = await self._riding_through(lambda: self._queue.settle(delivery, response))
+            self._metrics.cohorts.labels("settled" if stored else "superseded").inc()
 
     async def _riding_through(
         self, call: Callable[[], Coroutine[Any, Any, ResultT]], stop: asyncio.Event | None = None
