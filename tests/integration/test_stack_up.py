@@ -15,7 +15,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-START_S = 600
+START_S = 900
 """vLLM takes half a minute on an idle machine with two cores, and much longer on a busy one."""
 
 

@@ -36,7 +36,7 @@ class Part:
     probe: Probe | None = None
     url: str | None = None
     """Where the part listens, for those that do."""
-    ready_timeout_s: float = 60.0
+    ready_timeout_s: float = 120.0
     grace_s: float = 10.0
     """Seconds between SIGTERM and SIGKILL."""
 

@@ -107,6 +107,7 @@ def test_a_python_without_ensurepip_and_pip_is_told_what_to_install(
         setup.make_venv(setup.VENV)
 
 
+@pytest.mark.slow
 def test_a_broken_environment_is_made_anew(setup: ModuleType) -> None:
     (setup.VENV / "bin").mkdir(parents=True)
     (setup.VENV / "bin" / "python").write_text("cut short")
