@@ -1,0 +1,1 @@
+"""Evaluation: generations on held-out windows, measured by a judge or, in the nano world, by the oracle."""

@@ -1,0 +1,77 @@
+"""Means, win rates and relative gains with 95 % intervals. Pure.
+
+In: one measurement per held-out prefix. Out: `Estimate`s. Intervals are percentile bootstraps over prefixes with a
+fixed seed, so they hold for means, for paired comparisons and for ratios alike, and the same data gives the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A point estimate with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def to_json(self) -> dict[str, float | list[float]]:
+        """`{"value": ..., "ci95": [low, high]}`, rounded to 4 decimals."""
+        return {"value": round(self.value, 4), "ci95": [round(self.low, 4), round(self.high, 4)]}
+
+
+def mean(scores: Sequence[float]) -> Estimate:
+    """The mean of one score per prefix. Raises ValueError without scores."""
+    values = _array(scores)
+    return _interval(values.mean(), values[_resamples(len(values))].mean(axis=1))
+
+
+def relative_gain(scores: Sequence[float], baseline: Sequence[float]) -> Estimate:
+    """mean(scores) / mean(baseline) - 1, the two paired by prefix. Raises ValueError if the baseline's mean is 0."""
+    ours, theirs = _array(scores), _array(baseline)
+    _check_paired(ours, theirs)
+    if theirs.mean() == 0:
+        raise ValueError("no relative gain over a baseline whose mean is 0")
+    chosen = _resamples(len(ours))
+    with np.errstate(divide="ignore"):
+        ratios = ours[chosen].mean(axis=1) / theirs[chosen].mean(axis=1) - 1
+    return _interval(ours.mean() / theirs.mean() - 1, ratios)
+
+
+def win_rate(scores: Sequence[float], rivals: Sequence[float]) -> Estimate:
+    """Share of prefixes on which `scores` is higher; a tie counts one half to each side."""
+    ours, theirs = _array(scores), _array(rivals)
+    _check_paired(ours, theirs)
+    return mean(((ours > theirs) + 0.5 * (ours == theirs)).tolist())
+
+
+def _array(scores: Sequence[float]) -> NDArray[np.float64]:
+    values = np.asarray(scores, dtype=np.float64)
+    if not len(values):
+        raise ValueError("nothing to average")
+    return values
+
+
+def _check_paired(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
+    if len(ours) != len(theirs):
+        raise ValueError(f"scores of {len(ours)} prefixes cannot be paired with those of {len(theirs)}")
+
+
+def _resamples(count: int) -> NDArray[np.int64]:
+    return np.random.default_rng(0).integers(0, count, size=(_RESAMPLES, count))
+
+
+def _interval(value: float, resampled: NDArray[np.float64]) -> Estimate:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Estimate(float(value), float(low), float(high))
