@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -88,11 +89,15 @@ class Stack:
             self._change.wait_for(self._first_to_end, timeout_s)
         self.check()
 
-    def run(self, part: Part) -> None:
-        """Run a finite part to its end, watching the others meanwhile. Raises `PartFailed` if it or another fails."""
+    def run(self, part: Part, *, on_tick: Callable[[], None] = lambda: None, every_s: float | None = None) -> None:
+        """Run a finite part to its end, watching the others meanwhile; `on_tick` is called each `every_s` seconds.
+
+        Raises `PartFailed` if it or another fails.
+        """
         process = self.launch(part)
         with self._change:
-            self._change.wait_for(self._first_to_end)
+            while not self._change.wait_for(self._first_to_end, every_s):
+                on_tick()
         if process.returncode == 0:
             self.stop_part(process)
         self.check()
