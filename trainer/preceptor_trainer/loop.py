@@ -87,16 +87,18 @@ class TrainLoop:
 
     async def run(self) -> None:
         """Train, then write `final`. Raises `TrainError`, and what Redis raises."""
+        learn = asyncio.create_task(self._learn())
+        tasks = {learn, asyncio.create_task(self._produce())}
+        if self._queue:
+            tasks.add(asyncio.create_task(self._receive(self._queue)))
+        running = tasks
         try:
-            async with asyncio.TaskGroup() as tasks:
-                background = [tasks.create_task(self._produce())]
-                if self._queue:
-                    background.append(tasks.create_task(self._receive(self._queue)))
-                await self._learn()
-                for task in background:
-                    task.cancel()
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+            while not learn.done():
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            await _end(tasks)
 
     async def _produce(self) -> None:
         async with aclosing(self._prepared.windows()) as prepared:
@@ -251,3 +253,16 @@ class TrainLoop:
         if self._queue:
             await self._queue.forget(self._config.run, self._consumed)
         self._consumed.clear()
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel `tasks` and wait until they have ended."""
+    running = {task for task in tasks if not task.done()}
+    while running:
+        # Again and again: `asyncio.wait_for` of Python 3.11, which redis-py sends with, can lose a cancellation.
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=1)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # read, so that a second failure is not reported as never retrieved

@@ -38,9 +38,20 @@ from preceptor_trainer.telemetry import Telemetry
 
 
 def train(config: TrainConfig) -> Path:
-    """Run `config` to its end; the folder of the final checkpoint. SIGINT and SIGTERM stop it (KeyboardInterrupt,
-    CancelledError).
-    """
+    """Run `config` to its end; the final checkpoint's folder. SIGINT: KeyboardInterrupt, SIGTERM: CancelledError."""
+    asyncio.run(_until_terminated(config))
+    return config.out / "final"
+
+
+async def _until_terminated(config: TrainConfig) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await run(config)
+
+
+async def run(config: TrainConfig) -> None:
+    """`train` for those who have an event loop, and their own mind about signals."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     if config.threads:
@@ -51,14 +62,6 @@ def train(config: TrainConfig) -> Path:
         (config.out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     except OSError as error:
         raise TrainError(f"cannot write to {config.out}: {error.strerror}; set out") from error
-    asyncio.run(_run(config))
-    return config.out / "final"
-
-
-async def _run(config: TrainConfig) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     model, tokenizer = load_policy(config)
     codec = Codec(tokenizer)
     # The stream encodes in a thread of its own while the loop decodes: a tokenizer serves one thread at a time.
@@ -109,12 +112,15 @@ def _device(name: str) -> torch.device:
 
 
 async def _queue(config: TrainConfig, resources: AsyncExitStack) -> CohortQueue:
-    redis = connect(config.judge.redis_url)
-    resources.push_async_callback(redis.aclose)
+    # A Redis that goes away during the run is waited for; one that is not there at the start is not.
+    probe = connect(config.judge.redis_url, patience_s=1)
+    resources.push_async_callback(probe.aclose)
     try:
-        await redis.ping()
+        await probe.ping()
     except RedisError as error:
         raise TrainError(f"no Redis at {config.judge.redis_url}: {error}; start one or set judge.redis_url") from error
+    redis = connect(config.judge.redis_url)
+    resources.push_async_callback(redis.aclose)
     return CohortQueue(redis, bound=config.judge.bound, namespace=config.judge.namespace)
 
 

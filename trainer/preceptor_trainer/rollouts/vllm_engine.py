@@ -6,6 +6,8 @@ them, has it reload them and drop its prefix cache, and then asks for log-probab
 them with the model's own: a server that serves anything but the weights of `version` is an error, never a silent
 bias. May wait for the server; sampling and loading never overlap, so a sample runs on one version.
 
+The server must be started from a folder written by `export_for_vllm`: on a CPU, vLLM 0.32 keeps a packed copy of an
+output matrix that is tied to the embeddings, and a reload leaves that copy as it was. The export unties them.
 The reload endpoints are vLLM's development mode (`VLLM_SERVER_DEV_MODE=1`): keep that server on loopback. They change
 between releases of vLLM, and this file is the only one that knows them.
 """
@@ -13,6 +15,7 @@ between releases of vLLM, and this file is the only one that knows them.
 from __future__ import annotations
 
 import asyncio
+import copy
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +23,32 @@ from typing import Any
 
 import httpx
 import torch
+from safetensors.torch import save_file
 
 from preceptor_trainer.config import VllmConfig
 from preceptor_trainer.logprobs import suffix_logps
 from preceptor_trainer.rollouts.engine import EngineError, Rollout, Rollouts
 
 PROBE_TOKENS = 16
+
+
+def export_for_vllm(model: Any, tokenizer: Any, directory: Path) -> Path:
+    """Write the folder that the policy's server is to be started from: the policy, its embeddings untied."""
+    config = copy.deepcopy(model.config)
+    config.tie_word_embeddings = False
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    _save_weights(model, directory)
+    return directory
+
+
+def _save_weights(model: Any, directory: Path) -> None:
+    """Every tensor of `model` by name, tied ones as well, which `save_pretrained` would leave out."""
+    directory.mkdir(parents=True, exist_ok=True)
+    # Cloned one by one: safetensors refuses tensors that share memory.
+    tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 class VllmEngine:
@@ -52,12 +75,14 @@ class VllmEngine:
         async with self._turn:
             if self.version < 0:
                 raise EngineError("the vLLM policy engine has no weights yet: load them before sampling")
+            # Greedy rollouts of a prefix are all the same, and vLLM refuses to sample them more than once.
+            n = k if temperature > 0 else 1
             answer = await self._post(
                 "/v1/completions",
                 {
                     "model": self._model_name,
                     "prompt": [list(prefix) for prefix in prefixes],
-                    "n": k,
+                    "n": n,
                     "max_tokens": n_tokens,
                     "temperature": temperature,
                     "top_p": top_p,
@@ -67,18 +92,18 @@ class VllmEngine:
                 },
             )
             choices = sorted(answer["choices"], key=lambda choice: choice["index"])
-            if len(choices) != len(prefixes) * k:
-                raise EngineError(f"vLLM answered {len(choices)} rollouts instead of {len(prefixes) * k}")
+            if len(choices) != len(prefixes) * n:
+                raise EngineError(f"vLLM answered {len(choices)} rollouts instead of {len(prefixes) * n}")
             rollouts = [
                 Rollout(tuple(choice["token_ids"]), tuple(choice["logprobs"]["token_logprobs"])) for choice in choices
             ]
-            grouped = tuple(tuple(rollouts[i : i + k]) for i in range(0, len(rollouts), k))
-            return Rollouts(self.version, grouped)
+            grouped = (tuple(rollouts[i : i + n]) for i in range(0, len(rollouts), n))
+            return Rollouts(self.version, tuple(row * (k // n) for row in grouped))
 
     async def load(self, model: Any, version: int) -> None:
         async with self._turn:
             weights = self._sync_dir / f"version-{version}"
-            await asyncio.to_thread(model.save_pretrained, weights)
+            await asyncio.to_thread(_save_weights, model, weights)
             await self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(weights)}})
             await self._post("/reset_prefix_cache", None)
             await self._verify(model, version)
@@ -107,7 +132,8 @@ class VllmEngine:
         if not difference <= self._tolerance:
             raise EngineError(
                 f"after loading version {version}, vLLM's log-probs differ from the policy's by {difference:.4f} nats "
-                f"a token (rollouts.vllm.tolerance is {self._tolerance}): it does not serve these weights"
+                f"a token (rollouts.vllm.tolerance is {self._tolerance}): it does not serve these weights. Was it "
+                "started from a folder written by export_for_vllm?"
             )
 
     async def _post(self, path: str, body: dict[str, Any] | None) -> Any:

@@ -1,0 +1,113 @@
+"""What every policy engine promises, held against the in-process engine and against a real vLLM server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from preceptor_client.stack import Stack, vllm_part
+from preceptor_trainer.config import VllmConfig
+from preceptor_trainer.logprobs import suffix_logps
+from preceptor_trainer.rollouts.engine import EngineError, PolicyEngine, Rollouts
+from preceptor_trainer.rollouts.torch_engine import TorchEngine
+from preceptor_trainer.rollouts.vllm_engine import VllmEngine, export_for_vllm
+from tiny_policy import tiny_llama, word_tokenizer
+
+PREFIXES = [[5, 6, 7, 8, 9, 10], [11], [12, 13, 14]]
+
+
+@pytest.fixture(scope="module")
+def policy_url(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A vLLM server that follows a policy; it starts with other weights than any test loads."""
+    directory = tmp_path_factory.mktemp("policy")
+    start = export_for_vllm(tiny_llama(99), word_tokenizer(), directory / "start")
+    part = vllm_part(start, "policy", directory, name="policy", max_model_len=64, development=True)
+    url = stack.start(part).part.url
+    assert url is not None
+    return url
+
+
+@pytest.fixture(params=["torch", pytest.param("vllm", marks=pytest.mark.slow)])
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PolicyEngine]:
+    """An engine with the weights of `tiny_llama(0)` as version 0."""
+    engine: PolicyEngine
+    if request.param == "torch":
+        engine = TorchEngine(tiny_llama(0))
+    else:
+        engine = VllmEngine(VllmConfig(url=request.getfixturevalue("policy_url")), tmp_path / "weights")
+        await engine.load(tiny_llama(0), 0)
+    yield engine
+    await engine.close()
+
+
+def assert_logps_are_those_of(model: Any, sampled: Rollouts, tolerance: float = 1e-4) -> None:
+    rows = [(prefix, rollout) for prefix, row in zip(PREFIXES, sampled.of_prefix, strict=True) for rollout in row]
+    with torch.inference_mode():
+        logps_rows, _ = suffix_logps(model, [prefix for prefix, _ in rows], [rollout.ids for _, rollout in rows])
+    for row, (_, rollout) in zip(logps_rows.tolist(), rows, strict=True):
+        assert row[: len(rollout.ids)] == pytest.approx(rollout.logps, abs=tolerance)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 0.9), (0.0, 1.0)])
+async def test_k_rollouts_a_prefix_with_the_log_probs_of_a_plain_forward_pass(
+    engine: PolicyEngine, temperature: float, top_p: float
+) -> None:
+    sampled = await engine.sample(PREFIXES, k=4, n_tokens=8, temperature=temperature, top_p=top_p, seed=3)
+    assert sampled.version == 0
+    assert [len(of_prefix) for of_prefix in sampled.of_prefix] == [4, 4, 4]
+    assert all(len(rollout.ids) == len(rollout.logps) == 8 for of_prefix in sampled.of_prefix for rollout in of_prefix)
+    assert_logps_are_those_of(tiny_llama(0), sampled)
+    distinct = {rollout.ids for of_prefix in sampled.of_prefix for rollout in of_prefix}
+    assert len(distinct) == 3 if temperature == 0 else len(distinct) > 6
+
+
+async def test_the_same_seed_samples_the_same_and_another_one_differently(engine: PolicyEngine) -> None:
+    first, again, other = [await engine.sample(PREFIXES, k=2, n_tokens=8, seed=seed) for seed in (3, 3, 4)]
+    assert [[r.ids for r in row] for row in first.of_prefix] == [[r.ids for r in row] for row in again.of_prefix]
+    assert first.of_prefix != other.of_prefix
+
+
+async def test_new_weights_are_sampled_from_once_they_are_loaded(engine: PolicyEngine) -> None:
+    for version, seed in ((1, 1), (2, 2)):
+        await engine.load(tiny_llama(seed), version)
+        assert engine.version == version
+        sampled = await engine.sample(PREFIXES, k=2, n_tokens=8, seed=5)
+        assert sampled.version == version
+        assert_logps_are_those_of(tiny_llama(seed), sampled)
+
+
+@pytest.mark.slow
+async def test_a_server_that_keeps_its_old_weights_is_an_error(policy_url: str, tmp_path: Path) -> None:
+    engine = VllmEngine(VllmConfig(url=policy_url), tmp_path)
+    await engine.load(tiny_llama(0), 0)
+    stale, new = tiny_llama(0), tiny_llama(1)
+    new.state_dict = stale.state_dict
+    with pytest.raises(EngineError, match=r"differ from the policy's by .* does not serve these weights"):
+        await engine.load(new, 1)
+    await engine.close()
+
+
+async def test_a_server_that_is_not_there_is_an_error_that_names_its_address(tmp_path: Path) -> None:
+    engine = VllmEngine(VllmConfig(url="http://127.0.0.1:9"), tmp_path)
+    with pytest.raises(EngineError, match="no weights yet"):
+        await engine.sample(PREFIXES, k=1, n_tokens=1)
+    with pytest.raises(EngineError, match=r"no answer from vLLM at http://127\.0\.0\.1:9"):
+        await engine.load(tiny_llama(0), 0)
+    await engine.close()
+
+
+@pytest.mark.slow
+async def test_a_server_that_cannot_read_the_weights_is_an_error(policy_url: str, tmp_path: Path) -> None:
+    """Last, because vLLM does not come back from a reload that failed."""
+    engine = VllmEngine(VllmConfig(url=policy_url), tmp_path)
+    await engine.load(tiny_llama(0), 0)
+    broken = tiny_llama(1)
+    broken.state_dict = lambda: {"model.embed_tokens.weight": torch.zeros(3, 3)}
+    with pytest.raises(EngineError, match=r"refused /collective_rpc with status 500"):
+        await engine.load(broken, 1)
+    assert engine.version == 0
+    await engine.close()
