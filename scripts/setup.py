@@ -87,8 +87,14 @@ def check_machine(device: str) -> None:
         )
     if version < (3, 11):
         raise SetupError(f"Python 3.11 or newer is needed; this is {platform.python_version()}: make setup PYTHON=...")
-    free_gb, needed_gb = shutil.disk_usage(ROOT).free / 1e9, 6 if device == "cpu" else 30
-    if free_gb < needed_gb and not STAMP.exists():
+    if not STAMP.exists():
+        check_disk(5 if device == "cpu" else 30)
+
+
+def check_disk(needed_gb: int) -> None:
+    """Refuse to start what the disk cannot hold."""
+    free_gb = shutil.disk_usage(ROOT).free / 1e9
+    if free_gb < needed_gb:
         raise SetupError(f"{free_gb:.1f} GB free under {ROOT}, about {needed_gb} GB are needed: make room")
 
 
@@ -159,6 +165,7 @@ def install_cpu_torch() -> None:
         "set-up: no package index here has the CPU build of torch: installing the default build, with CUDA libraries.\n"
         "        PIP_EXTRA_INDEX_URL=<PyTorch's index of CPU builds> saves several gigabytes."
     )
+    check_disk(10)
     pip(VENV, "torch", pinned)
 
 
