@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,33 @@ def policy_url(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
+EOS = 3
+
+
 @pytest.fixture(params=["torch", pytest.param("vllm", marks=pytest.mark.slow)])
-async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[PolicyEngine]:
-    """An engine with the weights of `tiny_llama(0)` as version 0."""
-    engine: PolicyEngine
-    if request.param == "torch":
-        engine = TorchEngine(tiny_llama(0))
-    else:
-        engine = VllmEngine(VllmConfig(url=request.getfixturevalue("policy_url")), tmp_path / "weights")
-        await engine.load(tiny_llama(0), 0)
-    yield engine
-    await engine.close()
+async def make_engine(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> AsyncIterator[Callable[..., Awaitable[PolicyEngine]]]:
+    """`await make_engine(eos_id=...)`: an engine with the weights of `tiny_llama(0)` as version 0."""
+    made: list[PolicyEngine] = []
+
+    async def make(**settings: Any) -> PolicyEngine:
+        if request.param == "torch":
+            made.append(TorchEngine(tiny_llama(0), **settings))
+        else:
+            url = request.getfixturevalue("policy_url")
+            made.append(VllmEngine(VllmConfig(url=url), tmp_path / "weights", **settings))
+            await made[-1].load(tiny_llama(0), 0)
+        return made[-1]
+
+    yield make
+    for engine in made:
+        await engine.close()
+
+
+@pytest.fixture
+async def engine(make_engine: Callable[..., Awaitable[PolicyEngine]]) -> PolicyEngine:
+    return await make_engine()
 
 
 def assert_logps_are_those_of(model: Any, sampled: Rollouts, tolerance: float = 1e-4) -> None:
@@ -63,6 +79,19 @@ async def test_k_rollouts_a_prefix_with_the_log_probs_of_a_plain_forward_pass(
     assert_logps_are_those_of(tiny_llama(0), sampled)
     distinct = {rollout.ids for of_prefix in sampled.of_prefix for rollout in of_prefix}
     assert len(distinct) == 3 if temperature == 0 else len(distinct) > 6
+
+
+async def test_a_rollout_ends_with_the_end_of_text_that_it_samples(
+    make_engine: Callable[..., Awaitable[PolicyEngine]],
+) -> None:
+    engine = await make_engine(eos_id=EOS)
+    sampled = await engine.sample(PREFIXES, k=48, n_tokens=20, seed=1)
+    rollouts = [rollout for of_prefix in sampled.of_prefix for rollout in of_prefix]
+    ended = [rollout for rollout in rollouts if EOS in rollout.ids]
+    assert ended
+    assert all(rollout.ids.index(EOS) == len(rollout.ids) - 1 for rollout in ended)
+    assert all(len(rollout.ids) == 20 for rollout in rollouts if EOS not in rollout.ids)
+    assert_logps_are_those_of(tiny_llama(0), sampled)
 
 
 async def test_the_same_seed_samples_the_same_and_another_one_differently(engine: PolicyEngine) -> None:

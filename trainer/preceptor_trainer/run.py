@@ -139,7 +139,8 @@ async def _rewriter(config: TrainConfig, resources: AsyncExitStack) -> AsyncPrec
 async def _engine(config: TrainConfig, model: Any, codec: Codec, resources: AsyncExitStack) -> PolicyEngine:
     engine: PolicyEngine
     if config.rollouts.engine == "vllm":
-        engine = VllmEngine(config.rollouts.vllm, config.rollouts.vllm.sync_dir or config.out / "weights")
+        sync_dir = config.rollouts.vllm.sync_dir or config.out / "weights"
+        engine = VllmEngine(config.rollouts.vllm, sync_dir, eos_id=codec.eos_id)
         resources.push_async_callback(engine.close)
         await engine.load(model, 0)
     else:

@@ -69,6 +69,7 @@ class Telemetry:
         if self._progress:
             self._progress.stop()
         self._file.close()
+        self._add_to_totals({"judge": self._judge, "events": self._counts, "seconds": self._seconds})
         summary = {
             "elapsed_s": round(time.monotonic() - self._started, 3),
             **{name: _rounded(dict(totals)) for name, totals in self._totals.items()},
@@ -123,11 +124,14 @@ class Telemetry:
         }
         self._file.write(json.dumps(_rounded(line)) + "\n")
         self._file.flush()
-        for name, values in sums.items():
-            self._totals[name].update(values)
+        self._add_to_totals(sums)
         self._totals["trained"].update(steps=1, cohorts=len(batch), tokens=update.tokens)
         self._judge, self._counts, self._seconds = Counter(), Counter(), Counter()
         self._show(version + 1, update)
+
+    def _add_to_totals(self, sums: dict[str, Counter[str]]) -> None:
+        for name, values in sums.items():
+            self._totals[name].update(values)
 
     def _show(self, step: int, update: UpdateStats) -> None:
         if self._progress:

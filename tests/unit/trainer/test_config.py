@@ -67,3 +67,11 @@ def test_the_baseline_needs_no_judge(tmp_path: Path) -> None:
 def test_the_configuration_imports_without_torch() -> None:
     code = "import sys, preceptor_trainer.config, preceptor_trainer.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=[file.name for file in CONFIGS])
+def test_the_configurations_that_come_with_the_project_load(file: Path) -> None:
+    assert load_config(TrainConfig, file, env_prefix=ENV_PREFIX).run

@@ -14,18 +14,6 @@ from preceptor_trainer.rollouts.torch_engine import TorchEngine, _choose
 PREFIXES = [[1, 2, 3, 4], [5], [6, 7]]
 
 
-async def test_end_of_text_is_the_last_id_of_a_rollout_that_samples_it(tiny_llama: Callable[..., Any]) -> None:
-    model = tiny_llama()
-    engine = TorchEngine(model, eos_id=3)
-    sampled = await engine.sample(PREFIXES, k=64, n_tokens=20, seed=1)
-    rollouts = [rollout for of_prefix in sampled.of_prefix for rollout in of_prefix]
-    ended = [rollout for rollout in rollouts if 3 in rollout.ids]
-    assert ended
-    assert all(rollout.ids.index(3) == len(rollout.ids) - 1 for rollout in ended)
-    assert all(len(rollout.ids) == 20 for rollout in rollouts if 3 not in rollout.ids)
-    assert all(len(rollout.logps) == len(rollout.ids) for rollout in rollouts)
-
-
 async def test_generation_stops_when_every_row_has_ended(tiny_llama: Callable[..., Any]) -> None:
     model = tiny_llama()
     greedy = await TorchEngine(model).sample([[1, 2]], k=1, n_tokens=4, temperature=0)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from preceptor_trainer.rollouts.engine import Rollout, Rollouts
 
@@ -110,7 +110,7 @@ def generate(
         use_cache=True,
         logits_to_keep=1,
     ).logits[:, -1]
-    cache.batch_repeat_interleave(k)
+    _spread(cache, k, n_tokens)
     logits = logits.repeat_interleave(k, dim=0)
     positions_B1 = lengths_P.repeat_interleave(k)[:, None]
     attention = attention.repeat_interleave(k, dim=0).long()
@@ -137,6 +137,38 @@ def generate(
                 use_cache=True,
             ).logits[:, -1]
     return torch.cat(ids, dim=-1), torch.cat(logps, dim=-1)
+
+
+class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """A cache layer with room for `tokens` more, so that a decode step writes one column instead of copying them all.
+
+    Starts as `layer`, every row `k` times.
+    """
+
+    def __init__(self, layer: DynamicLayer, k: int, tokens: int) -> None:
+        super().__init__()
+        rows, heads, self._length, size = layer.keys.shape
+        self._room = [layer.keys.new_empty(rows * k, heads, self._length + tokens, size) for _ in range(2)]
+        for room, held in zip(self._room, (layer.keys, layer.values), strict=True):
+            room[:, :, : self._length].unflatten(0, (rows, k)).copy_(held[:, None].expand(-1, k, -1, -1, -1))
+        self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
+        self.keys, self.values = (room[:, :, : self._length] for room in self._room)
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        start, self._length = self._length, self._length + keys.shape[-2]
+        for room, new in zip(self._room, (keys, values), strict=True):
+            room[:, :, start : self._length] = new
+        self.keys, self.values = (room[:, :, : self._length] for room in self._room)
+        return self.keys, self.values
+
+
+def _spread(cache: DynamicCache, k: int, tokens: int) -> None:
+    """Repeat every row of `cache` k times, with room for `tokens` more where the layer keeps everything."""
+    for index, layer in enumerate(cache.layers):
+        if type(layer) is DynamicLayer:
+            cache.layers[index] = _RoomyLayer(layer, k, tokens)
+        else:
+            layer.batch_repeat_interleave(k)
 
 
 def _choose(logps_BV: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> Tensor:

@@ -54,10 +54,11 @@ def _save_weights(model: Any, directory: Path) -> None:
 class VllmEngine:
     """`version` is unknown (-1) until the first `load`."""
 
-    def __init__(self, config: VllmConfig, sync_dir: Path) -> None:
+    def __init__(self, config: VllmConfig, sync_dir: Path, *, eos_id: int | None = None) -> None:
         self._model_name = config.model
         self._tolerance = config.tolerance
         self._sync_dir = sync_dir.resolve()
+        self._stop_ids = [] if eos_id is None else [eos_id]
         self._http = httpx.AsyncClient(base_url=config.url, timeout=config.timeout_s)
         self._turn = asyncio.Lock()
         self.version = -1
@@ -88,6 +89,9 @@ class VllmEngine:
                     "top_p": top_p,
                     "seed": seed,
                     "logprobs": 0,
+                    # Only what this run calls the end of a text ends one, whatever the model's own files say.
+                    "ignore_eos": True,
+                    "stop_token_ids": self._stop_ids,
                     "return_token_ids": True,
                 },
             )

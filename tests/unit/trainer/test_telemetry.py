@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preceptor_client.contract import (
+    AxisReport,
+    JudgeResponse,
+    Origin,
+    Provenance,
+    Sampling,
+    Status,
+    Usage,
+    Verdict,
+)
+from preceptor_trainer.cohorts import Judged, PolicyCohort, TokenCandidate
+from preceptor_trainer.data.windows import Window
+from preceptor_trainer.learner import UpdateStats
+from preceptor_trainer.telemetry import Telemetry
+
+ORIGINAL = TokenCandidate("original", Origin.ORIGINAL, (1,), "a")
+ROLLOUT = TokenCandidate("rollout-0", Origin.ROLLOUT, (2,), "b", (-1.0,))
+UPDATE = UpdateStats(loss=1 / 3, lr=1e-3, grad_norm=2.0, tokens=10, figures={"margin": 0.5})
+
+
+def cohort(version: int, original: float, rollout: float) -> PolicyCohort:
+    scores = {"original": original, "rollout-0": rollout}
+    chosen, rejected = (ORIGINAL, ROLLOUT) if original > rollout else (ROLLOUT, ORIGINAL)
+    judged = Judged(scores, {"quality": scores}, chosen, rejected)
+    return PolicyCohort("c", Window(0, 0, (1,), (1,)), version, (ORIGINAL, ROLLOUT), judged)
+
+
+def response() -> JudgeResponse:
+    provenance = Provenance(teacher="t", revision="r", rubric="x", rubric_hash="h", sampling=Sampling())
+    verdicts = (
+        Verdict(candidate_id="a", axis="quality", status=Status.OK, score=1.0),
+        Verdict(candidate_id="b", axis="quality", status=Status.FAILED, reason="x"),
+        Verdict(candidate_id="c", axis="quality", status=Status.ABSTAINED, reason="x"),
+    )
+    report = AxisReport(provenance=provenance, usage=Usage(calls=6, prompt_tokens=50, completion_tokens=7))
+    return JudgeResponse(cohort_id="c", verdicts=verdicts, axes={"quality": report}, elapsed_s=0.1)
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_step_says_what_was_trained_on_and_how_old_it_was(tmp_path: Path) -> None:
+    with Telemetry(tmp_path, "r", 10) as telemetry:
+        telemetry.step(2, [cohort(2, 1.0, 0.0), cohort(1, 0.25, 0.75)], UPDATE)
+        (line,) = lines(tmp_path)
+    assert (line["step"], line["loss"], line["margin"], line["tokens"]) == (3, 0.333333, 0.5, 10)
+    assert line["scores"] == {"quality": {"all": 0.5, "original": 0.625, "rollout": 0.375}}
+    assert line["chosen"] == line["rejected"] == {"original": 1, "rollout": 1}
+    assert line["staleness"] == {"mean": 0.5, "max": 1}
+
+
+def test_sums_start_anew_with_each_line_and_add_up_in_the_summary(tmp_path: Path) -> None:
+    with Telemetry(tmp_path, "r", 10) as telemetry:
+        telemetry.judged(response())
+        telemetry.count("tied")
+        telemetry.step(0, [cohort(0, 1.0, 0.0)], UPDATE)
+        telemetry.judged(response())
+        telemetry.judged(response())
+        telemetry.step(1, [cohort(1, 1.0, 0.0)], UPDATE)
+    first, second = lines(tmp_path)
+    assert first["judge"] == {"cohorts": 1, "calls": 6, "tokens": 57, "verdicts": 3, "abstained": 1, "failed": 1}
+    assert (first["events"], second["events"]) == ({"tied": 1}, {})
+    assert second["judge"]["calls"] == 12
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["judge"] == {name: 3 * value for name, value in first["judge"].items()}
+    assert summary["chosen"] == {"original": 2}
+    assert summary["trained"] == {"steps": 2, "cohorts": 2, "tokens": 20}
+
+
+def test_what_happened_after_the_last_step_is_in_the_summary_too(tmp_path: Path) -> None:
+    with Telemetry(tmp_path, "r", 10) as telemetry:
+        telemetry.judged(response())
+        telemetry.count("tied")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["judge"]["calls"] == 6
+    assert summary["events"] == {"tied": 1}
+
+
+def test_clocks_add_up_per_name_even_if_the_work_fails(tmp_path: Path) -> None:
+    with Telemetry(tmp_path, "r", 10) as telemetry:
+        with telemetry.clock("updating"):
+            pass
+        with pytest.raises(KeyError), telemetry.clock("sampling"):
+            raise KeyError
+        telemetry.step(0, [cohort(0, 1.0, 0.0)], UPDATE)
+    assert set(lines(tmp_path)[0]["seconds"]) == {"updating", "sampling"}
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Telemetry(tmp_path, "my-run", 100) as telemetry:
+        for version in range(100):
+            telemetry.step(version, [cohort(version, 1.0, 0.0)], UPDATE)
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[0].startswith("my-run: step 1/100, loss 0.333")
+    assert printed[-1].startswith("my-run: step 100/100")
+    assert len(printed) < 10
