@@ -78,6 +78,8 @@ async def run(config: TrainConfig) -> None:
             await TrainLoop(config, codec, learner, prepared, engine, queue, telemetry).run()
         except RedisError as error:
             raise TrainError(f"Redis at {config.judge.redis_url} does not answer any more: {error}") from error
+        except torch.OutOfMemoryError as error:
+            raise TrainError(f"out of memory: lower optimizer.micro_cohorts or cohorts_per_step ({error})") from error
         telemetry.total("data", documents_too_short=stream.skipped)
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from preceptor_trainer.config import DataConfig
 from preceptor_trainer.data.documents import DocumentError, stream_documents
@@ -21,6 +24,18 @@ def test_jsonl_gives_one_document_a_line_and_passes_over_blank_lines(tmp_path: P
     file = tmp_path / "a.jsonl"
     file.write_text('{"text": "one"}\n\n{"text": "zwei ü", "other": 1}\n', encoding="utf-8")
     assert texts("jsonl", file) == ["one", "zwei ü"]
+
+
+@given(lines=st.lists(st.binary(max_size=40)))
+def test_any_bytes_are_documents_or_a_named_line(lines: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("fuzz") / "a.jsonl"
+    file.write_bytes(b'{"text": "good"}\n' + b"\n".join(lines))
+    outcome = ""
+    try:
+        assert texts("jsonl", file)[0] == "good"
+    except DocumentError as error:
+        outcome = str(error)
+    assert not outcome or re.match(rf"{file}:\d+: ", outcome)
 
 
 def test_a_folder_is_read_in_the_order_of_its_names(tmp_path: Path) -> None:
@@ -47,6 +62,8 @@ def test_a_hugging_face_data_set_is_streamed(tmp_path: Path) -> None:
     [
         (b'{"text": "open', r"a\.jsonl:2: not JSON"),
         (b'{"text": "\xff"}', r"a\.jsonl:2: not UTF-8 .* at byte 10"),
+        (b'{"text": "x", "n": ' + b"9" * 5000 + b"}", r"a\.jsonl:2: not JSON"),
+        (b"[" * 100_000, r"a\.jsonl:2: not JSON"),
         (b'["text"]', r"a\.jsonl:2: expected an object .* not list"),
         (b'{"body": "x"}', r"a\.jsonl:2: no 'text'; set data\.text_field to one of: body"),
         (b'{"text": 3}', r"a\.jsonl:2: 'text' must be a text, not int"),

@@ -51,8 +51,8 @@ def _jsonl(config: DataConfig) -> Iterator[str]:
                     record = json.loads(line.decode("utf-8"))
                 except UnicodeDecodeError as error:
                     raise DocumentError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
-                except json.JSONDecodeError as error:
-                    raise DocumentError(f"{where}: not JSON ({error.msg} at column {error.colno})") from None
+                except (ValueError, RecursionError) as error:  # also numbers too long and nesting too deep
+                    raise DocumentError(f"{where}: not JSON ({error})") from None
                 yield _text_of(record, config.text_field, where)
 
 
