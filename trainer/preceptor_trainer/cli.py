@@ -4,6 +4,7 @@ stderr.
 
 from __future__ import annotations
 
+import os
 from asyncio import CancelledError
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,8 @@ from preceptor_trainer.config import ENV_PREFIX, TrainConfig
 from preceptor_trainer.errors import TrainError
 
 app = typer.Typer(help="Train, evaluate and demonstrate.", no_args_is_help=True, add_completion=False)
+
+DEFAULT_CACHE = Path(os.environ.get("PRECEPTOR_CACHE") or Path.home() / ".cache" / "preceptor")
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -54,6 +57,54 @@ def train(
     except CancelledError:
         raise _failed("stopped by SIGTERM", TERMINATED) from None
     typer.echo(f"{resolved.run}: done, the policy is in {final}", err=True)
+
+
+@app.command("nano-teacher", epilog="Example: preceptor up --nano (which calls this)")
+def nano_teacher(
+    cache: Annotated[Path, typer.Option(help="Where it is kept.")] = DEFAULT_CACHE,
+) -> None:
+    """Train the nano teacher if the cache does not hold it; its directory is the last line on stdout."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from preceptor_trainer.nano.teacher import ensure_teacher
+
+    with Progress(console=Console(stderr=True)) as progress:
+        bar = progress.add_task("nano teacher", total=None)
+        directory = ensure_teacher(
+            cache, progress=lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    typer.echo(directory)
+
+
+@app.command(epilog="Example: preceptor demo --report runs/demo --seed 1")
+def demo(
+    report: Annotated[Path, typer.Option(help="Folder for the report and everything made on the way.")] = Path(
+        "runs/demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Of corpora, models and sampling.")] = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Updates of each training run.")] = None,
+    cache: Annotated[Path, typer.Option(help="Where the nano teacher is kept.")] = DEFAULT_CACHE,
+) -> None:
+    """Show the whole method on the nano world: about ten minutes on two cores, nothing needed but this machine."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from preceptor_client.stack import FolderInUse, MissingProgram, PartFailed
+    from preceptor_trainer.demo.demo import Demo
+    from preceptor_trainer.demo.plan import DemoSize
+
+    size = DemoSize() if steps is None else replace(DemoSize(), steps=steps)
+    try:
+        written = Demo(report, cache, size, seed=seed, console=Console()).run()
+    except (FolderInUse, MissingProgram, PartFailed, OSError) as error:
+        typer.echo(f"preceptor demo: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("preceptor demo: stopped; nothing is left running", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(f"The report is {written}")
 
 
 def _failed(why: object, status: int) -> typer.Exit:

@@ -1,7 +1,7 @@
 """Means, win rates and relative gains with 95 % intervals. Pure.
 
 In: one measurement per held-out prefix. Out: `Estimate`s. Intervals are percentile bootstraps over prefixes with a
-fixed seed, so they hold for means, for paired comparisons and for ratios alike, and the same data gives the same numbers.
+fixed seed, so they hold for means, paired comparisons and ratios alike, and the same data gives the same numbers.
 """
 
 from __future__ import annotations

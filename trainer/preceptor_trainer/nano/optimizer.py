@@ -27,7 +27,7 @@ _LAST = 0.02
 def orthogonalize(matrix: Tensor) -> Tensor:
     """A matrix with the singular vectors of `matrix` and singular values near 1."""
     a, b, c = _NS_COEFFICIENTS
-    x = matrix / (matrix.norm() + 1e-7)
+    x: Tensor = matrix / (matrix.norm() + 1e-7)
     if tall := x.shape[0] > x.shape[1]:
         x = x.T
     for _ in range(_NS_STEPS):

@@ -156,7 +156,7 @@ def _copies(network: Any, words: dict[str, int], rewrites: Sequence[Example]) ->
     batch = make_batch(rewrites, words)
     predicted = network(batch.ids_BT).logits[:, :-1].argmax(-1)
     right = (predicted == batch.ids_BT[:, 1:]) | ~batch.answer_BT[:, 1:]
-    return right.all(dim=1).float().mean().item()
+    return float(right.all(dim=1).float().mean())
 
 
 def _swapped(prompt: str) -> str:

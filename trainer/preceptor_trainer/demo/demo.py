@@ -1,0 +1,171 @@
+"""The demo, from nothing to a report.
+
+    corpora -> teacher || base model -> Redis, vLLM, judge, rewrite, worker -> next-token baseline -> SIP -> evaluation
+
+In: a report folder, sizes and a seed. Out: the report in it; everything on the way (corpora, models, logs, metrics)
+beside it. Guarantees: every part is a real process on loopback, and all are stopped however the demo ends. Waits for
+each stage in turn; a part that fails meanwhile ends it with `PartFailed`, which names the part and its log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from preceptor_client.config import dump_config
+from preceptor_client.stack import Endpoints, Part, Stack, sole_use, start_local_stack
+from preceptor_trainer.codec import Codec
+from preceptor_trainer.config import TrainConfig
+from preceptor_trainer.data.stream import WindowStream
+from preceptor_trainer.demo.plan import DemoFolder, DemoSize, baseline, sip, windows
+from preceptor_trainer.demo.prepare import prepare_models, write_corpora
+from preceptor_trainer.demo.report import MODELS, Findings, show, write_report
+from preceptor_trainer.evaluation.generation import Generation, generate
+from preceptor_trainer.evaluation.nano import Comparison
+from preceptor_trainer.nano.oracle import Oracle
+from preceptor_trainer.nano.teacher import read_accuracy
+from preceptor_trainer.nano.world import World
+
+_TICK_S = 0.5
+"""Between two looks at a run's metrics, for its progress bar."""
+
+
+class Demo:
+    """One demo in `root`. `run` may take ten minutes; what it says goes to `console`."""
+
+    def __init__(self, root: Path, cache_dir: Path, size: DemoSize, *, seed: int, console: Console) -> None:
+        self._folder = DemoFolder(root.resolve())
+        self._cache_dir = cache_dir
+        self._size = size
+        self._seed = seed
+        self._console = console
+        self._threads = max(1, (os.cpu_count() or 2) // 2)
+        self._stages_s: dict[str, float] = {}
+        self._bars: dict[str, TaskID] = {}
+        self._progress = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+
+    def run(self) -> Path:
+        """The path of the written `report.md`. Raises `PartFailed`, `FolderInUse`, `MissingProgram`."""
+        started = time.monotonic()
+        transformers_logging.disable_progress_bar()
+        torch.set_num_threads(self._threads)
+        with sole_use(self._folder.root), self._progress:
+            teacher = self._prepare()
+            with Stack() as stack:
+                endpoints = self._start(stack, teacher)
+                self._train(stack, baseline(self._folder, self._size, seed=self._seed, threads=self._threads))
+                judged = sip(
+                    self._folder,
+                    self._size,
+                    seed=self._seed,
+                    threads=self._threads,
+                    redis_url=endpoints.redis_url,
+                    rewrite_url=endpoints.rewrite_url,
+                )
+                self._train(stack, judged)
+            generations = self._generate()
+        out = judged.out
+        findings = Findings(
+            accuracy=read_accuracy(teacher),
+            comparison=Comparison.read(Oracle(World.generate()), generations),
+            generations=generations,
+            metrics=_lines(out / "metrics.jsonl"),
+            summary=json.loads((out / "summary.json").read_text()),
+            wall_s=time.monotonic() - started,
+            stages_s=self._stages_s,
+        )
+        show(self._console, findings)
+        return write_report(self._folder.root, findings)
+
+    def _prepare(self) -> Path:
+        write_corpora(self._folder, self._size, seed=self._seed)
+        stop = threading.Event()
+        with self._stage("teacher and base model"):
+            return prepare_models(
+                self._folder, self._size, self._cache_dir, seed=self._seed, progress=self._bar, stop=stop
+            )
+
+    def _start(self, stack: Stack, teacher: Path) -> Endpoints:
+        ready: list[Part] = []
+        started: list[Part] = []
+
+        def note(part: Part, is_ready: bool) -> None:
+            (ready if is_ready else started).append(part)
+            self._bar("services", len(ready), 5)
+
+        # Two cores are shared by six processes: threads that spin while they wait would take them from the others.
+        os.environ.setdefault("OMP_NUM_THREADS", str(self._threads))
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        with self._stage("services"):
+            return start_local_stack(
+                stack, self._folder.services, teacher, model="nano-teacher", max_model_len=512, on_change=note
+            )
+
+    def _train(self, stack: Stack, config: TrainConfig) -> None:
+        config.out.mkdir(parents=True, exist_ok=True)
+        metrics = config.out / "metrics.jsonl"
+        metrics.unlink(missing_ok=True)
+        path = config.out / "demo.yaml"
+        path.write_text(dump_config(config), encoding="utf-8")
+        part = Part(
+            name=f"trainer ({config.run})",
+            command=(sys.executable, "-m", "preceptor_trainer", "train", str(path)),
+            log=config.out / "train.log",
+        )
+        label = f"training {MODELS[config.run]}"
+        with self._stage(label):
+            self._bar(label, 0, config.steps)
+            stack.run(part, on_tick=lambda: self._bar(label, len(_lines(metrics)), config.steps), every_s=_TICK_S)
+            self._bar(label, config.steps, config.steps)
+
+    def _generate(self) -> dict[str, list[Generation]]:
+        generations = {}
+        with self._stage("evaluation"):
+            for number, model in enumerate(MODELS):
+                path = self._folder.run(model) / ("" if model == "base" else "final")
+                codec = Codec(AutoTokenizer.from_pretrained(path))
+                stream = WindowStream(windows(self._folder.held_out_corpus, epochs=1), codec.encode)
+                held_out = [window for window, _ in stream][: self._size.held_out]
+                policy = AutoModelForCausalLM.from_pretrained(path)
+                generations[model] = generate(policy, codec, held_out, seed=self._seed)
+                self._bar("evaluation", number + 1, len(MODELS))
+        return generations
+
+    def _bar(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._bars:
+            self._bars[stage] = self._progress.add_task(stage, total=total)
+        self._progress.update(self._bars[stage], completed=done)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._stages_s[name] = time.monotonic() - start
+        if not self._console.is_terminal:
+            self._console.print(f"{name}: done in {self._stages_s[name]:.0f} s")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines that are complete; none before the file is there."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
