@@ -17,6 +17,8 @@ from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine, export_for_vllm
 from tiny_policy import tiny_llama, word_tokenizer
 
+pytestmark = pytest.mark.timeout(600)  # the first test that needs vLLM waits for it to start
+
 PREFIXES = [[5, 6, 7, 8, 9, 10], [11], [12, 13, 14]]
 
 

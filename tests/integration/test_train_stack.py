@@ -22,7 +22,7 @@ from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.rollouts.vllm_engine import export_for_vllm
 from preceptor_trainer.run import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # two vLLM servers start, on a machine that may be busy
 
 
 def byte_level_tokenizer() -> PreTrainedTokenizerFast:
