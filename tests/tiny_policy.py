@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = ["<unk>", "<eos>", *(f"w{number}" for number in range(2, 60))]
 
@@ -29,6 +29,15 @@ def tiny_llama(seed: int = 0, *, scale: float = 0.2) -> Any:
             eos_token_id=None,
         )
     ).eval()
+
+
+def tiny_gpt2() -> Any:
+    """Positions are learned and absolute here, so that a wrong one shows."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(WORDS), n_positions=64, n_embd=32, n_layer=2, n_head=2)).eval()
+    with torch.no_grad():
+        model.transformer.wpe.weight.mul_(50)
+    return model
 
 
 def word_tokenizer(*, eos: bool = False) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 from hypothesis import given, settings
@@ -78,20 +79,17 @@ def test_a_cohort_cannot_be_admitted_twice_or_sampled_before_its_admission() -> 
         buffer.sampled("a", 2)
 
 
-@given(
-    batch=st.integers(1, 4),
-    limit=st.integers(0, 3),
-    data=st.data(),
-)
-@settings(max_examples=200, deadline=None)
+@given(batch=st.integers(1, 2), limit=st.integers(0, 3), seed=st.integers(0, 10_000))
+@settings(max_examples=150, deadline=None)
 def test_any_interleaving_trains_every_answered_cohort_once_and_within_the_limit(
-    batch: int, limit: int, data: st.DataObject
+    batch: int, limit: int, seed: int
 ) -> None:
-    """Admissions, samplings, answers, drops, updates and releases in any order that the buffer itself allows."""
+    """Samplings, answers in any order, drops, updates and releases in any order that the buffer itself allows."""
+    rng = random.Random(seed)
     buffer = StalenessBuffer[tuple[str, int]](batch, limit)
     trainer = engine = admissions = 0
-    sampled: dict[str, int] = {}
     unsampled: list[str] = []
+    sampled: dict[str, int] = {}
     trained: list[str] = []
     dropped: list[str] = []
     training = False
@@ -108,25 +106,24 @@ def test_any_interleaving_trains_every_answered_cohort_once_and_within_the_limit
         trainer, training = trainer + 1, True
         return True
 
-    for _ in range(data.draw(st.integers(0, 60))):
+    for _ in range(200):
         assert 0 <= len(buffer.ids) + training * batch <= (limit + 1) * batch
-        step = data.draw(st.sampled_from(["admit", "sample", "answer", "drop", "update", "release"]))
+        step = rng.choice(["admit", "admit", "sample", "sample", "answer", "drop", "update", "update", "release"])
         if step == "admit" and buffer.free:
             admissions += 1
             buffer.admit(f"c{admissions}", engine)
             unsampled.append(f"c{admissions}")
         elif step == "sample" and unsampled:
-            id = unsampled.pop(data.draw(st.integers(0, len(unsampled) - 1)))
+            id = unsampled.pop(rng.randrange(len(unsampled)))
             sampled[id] = engine
             buffer.sampled(id, engine)
-        elif step in ("answer", "drop") and sampled:
-            id = data.draw(st.sampled_from(sorted(sampled)))
-            version = sampled.pop(id)
-            if step == "answer":
-                buffer.answer(id, (id, version))
-            else:
-                buffer.drop(id)
-                dropped.append(id)
+        elif step == "answer" and sampled:
+            id = rng.choice(sorted(sampled))
+            buffer.answer(id, (id, sampled.pop(id)))
+        elif step == "drop" and sampled and rng.random() < 0.2:
+            dropped.append(rng.choice(sorted(sampled)))
+            del sampled[dropped[-1]]
+            buffer.drop(dropped[-1])
         elif step == "update" and not training:
             update()
         elif step == "release" and training:
@@ -134,18 +131,18 @@ def test_any_interleaving_trains_every_answered_cohort_once_and_within_the_limit
             engine, training = trainer, False
 
     # The buffer is never stuck: with every answer there and its slots refilled, the next update goes through.
-    for id in unsampled:
-        buffer.sampled(id, engine)
-        buffer.answer(id, (id, engine))
-    for id, version in sampled.items():
-        buffer.answer(id, (id, version))
     if training:
         buffer.release()
         engine = trainer
+    for id in unsampled:
+        buffer.sampled(id, engine)
+        sampled[id] = engine
     while buffer.free:
         admissions += 1
         buffer.admit(f"c{admissions}", engine)
-        buffer.answer(f"c{admissions}", (f"c{admissions}", engine))
+        sampled[f"c{admissions}"] = engine
+    for id, version in sampled.items():
+        buffer.answer(id, (id, version))
     assert update()
     assert len(set(trained)) == len(trained)
     assert not set(trained) & set(dropped)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from preceptor_trainer.logprobs import suffix_logps
+from tiny_policy import tiny_gpt2, tiny_llama
 
 
 def alone(model: Any, prefix: list[int], suffix: list[int]) -> list[float]:
@@ -27,10 +28,11 @@ def alone(model: Any, prefix: list[int], suffix: list[int]) -> list[float]:
     ],
     ids=["no padding", "long suffix after the short prefix", "long suffix after the long padding"],
 )
+@pytest.mark.parametrize("build", [tiny_llama, tiny_gpt2], ids=["relative positions", "absolute positions"])
 def test_logps_equal_a_forward_pass_of_each_row_alone(
-    tiny_llama: Callable[..., Any], prefixes: list[list[int]], suffixes: list[list[int]]
+    build: Callable[[], Any], prefixes: list[list[int]], suffixes: list[list[int]]
 ) -> None:
-    model = tiny_llama()
+    model = build()
     with torch.inference_mode():
         logps_BT, mask_BT = suffix_logps(model, prefixes, suffixes)
     assert mask_BT.sum(-1).tolist() == [len(suffix) for suffix in suffixes]
@@ -39,13 +41,13 @@ def test_logps_equal_a_forward_pass_of_each_row_alone(
         assert logps_BT[row, len(suffix) :].eq(0).all()
 
 
-def test_masked_positions_have_no_gradient(tiny_llama: Callable[..., Any]) -> None:
+def test_masked_positions_have_no_gradient() -> None:
     model = tiny_llama()
     logps_BT, mask_BT = suffix_logps(model, [[1, 2], [3, 4]], [[5, 6, 7], [8]])
     (logps_BT * ~mask_BT).sum().backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
 
-def test_an_empty_prefix_is_refused(tiny_llama: Callable[..., Any]) -> None:
+def test_an_empty_prefix_is_refused() -> None:
     with pytest.raises(ValueError, match="prefix"):
         suffix_logps(tiny_llama(), [[], [1]], [[1], [2]])

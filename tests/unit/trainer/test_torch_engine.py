@@ -9,9 +9,21 @@ from typing import Any
 import pytest
 import torch
 
+from preceptor_trainer.logprobs import suffix_logps
 from preceptor_trainer.rollouts.torch_engine import TorchEngine, _choose
+from tiny_policy import tiny_gpt2
 
 PREFIXES = [[1, 2, 3, 4], [5], [6, 7]]
+
+
+async def test_padded_prefixes_keep_their_positions_in_a_model_with_absolute_ones() -> None:
+    model = tiny_gpt2()
+    sampled = await TorchEngine(model).sample(PREFIXES, k=2, n_tokens=6, seed=1)
+    for prefix, of_prefix in zip(PREFIXES, sampled.of_prefix, strict=True):
+        for rollout in of_prefix:
+            with torch.inference_mode():
+                logps_1T, _ = suffix_logps(model, [prefix], [rollout.ids])  # noqa: N806
+            assert logps_1T[0].tolist() == pytest.approx(rollout.logps, abs=1e-4)
 
 
 async def test_generation_stops_when_every_row_has_ended(tiny_llama: Callable[..., Any]) -> None:
