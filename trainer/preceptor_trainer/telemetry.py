@@ -26,6 +26,8 @@ from preceptor_trainer.cohorts import PolicyCohort
 from preceptor_trainer.learner import UpdateStats
 
 LINE_EVERY_S = 5.0
+NO_VERDICTS = {"cohorts": 0, "calls": 0, "tokens": 0, "verdicts": 0, "abstained": 0, "failed": 0}
+"""`judge` of a line has all of these, also when no verdict came since the last one."""
 
 
 class Telemetry:
@@ -35,7 +37,7 @@ class Telemetry:
         self._out = out
         self._run = run
         self._steps = steps
-        self._judge: Counter[str] = Counter()
+        self._judge = Counter(NO_VERDICTS)
         self._counts: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
         self._totals: dict[str, Counter[str]] = defaultdict(Counter)
@@ -126,7 +128,7 @@ class Telemetry:
         self._file.flush()
         self._add_to_totals(sums)
         self._totals["trained"].update(steps=1, cohorts=len(batch), tokens=update.tokens)
-        self._judge, self._counts, self._seconds = Counter(), Counter(), Counter()
+        self._judge, self._counts, self._seconds = Counter(NO_VERDICTS), Counter(), Counter()
         self._show(version + 1, update)
 
     def _add_to_totals(self, sums: dict[str, Counter[str]]) -> None:

@@ -66,14 +66,16 @@ def test_sums_start_anew_with_each_line_and_add_up_in_the_summary(tmp_path: Path
         telemetry.judged(response())
         telemetry.judged(response())
         telemetry.step(1, [cohort(1, 1.0, 0.0)], UPDATE)
-    first, second = lines(tmp_path)
+        telemetry.step(2, [cohort(2, 1.0, 0.0)], UPDATE)
+    first, second, third = lines(tmp_path)
     assert first["judge"] == {"cohorts": 1, "calls": 6, "tokens": 57, "verdicts": 3, "abstained": 1, "failed": 1}
     assert (first["events"], second["events"]) == ({"tied": 1}, {})
     assert second["judge"]["calls"] == 12
+    assert third["judge"] == dict.fromkeys(first["judge"], 0)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["judge"] == {name: 3 * value for name, value in first["judge"].items()}
-    assert summary["chosen"] == {"original": 2}
-    assert summary["trained"] == {"steps": 2, "cohorts": 2, "tokens": 20}
+    assert summary["chosen"] == {"original": 3}
+    assert summary["trained"] == {"steps": 3, "cohorts": 3, "tokens": 30}
 
 
 def test_what_happened_after_the_last_step_is_in_the_summary_too(tmp_path: Path) -> None:
