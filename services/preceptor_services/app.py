@@ -15,7 +15,14 @@ from typing import Annotated, Any
 from fastapi import Body, FastAPI, Header, Response
 from pydantic import BaseModel
 
-from preceptor_client.contract import JudgeRequest, JudgeResponse, RewriteRequest, RewriteResponse
+from preceptor_client.contract import (
+    JudgeRequest,
+    JudgeResponse,
+    RewriteOutcome,
+    RewriteRequest,
+    RewriteResponse,
+    Status,
+)
 from preceptor_services.engine import Engine, EngineError, Generation
 from preceptor_services.idempotency import KeyReusedError, Replays
 from preceptor_services.judging import Judge, UnjudgeableError
@@ -150,22 +157,26 @@ class _Answering:
 
     def __init__(self, metrics: Metrics, replay_bound: int) -> None:
         self._metrics = metrics
-        self._replays: Replays[bytes] = Replays(replay_bound)
+        self._replays: Replays[BaseModel] = Replays(replay_bound, keep=_is_final)
 
     async def __call__(self, body: BaseModel, key: str | None, work: Callable[[], Awaitable[BaseModel]]) -> Response:
-        async def answer() -> bytes:
-            return (await work()).model_dump_json().encode()
-
         try:
             if key is None:
-                content = await answer()
+                answer = await work()
             else:
                 fingerprint = hashlib.sha256(body.model_dump_json().encode()).digest()
-                content, replayed = await self._replays.once(key, fingerprint, answer)
+                answer, replayed = await self._replays.once(key, fingerprint, work)
                 if replayed:
                     self._metrics.replays.inc()
         except (UnjudgeableError, KeyReusedError) as error:
             raise ProblemError(422, str(error)) from None
         except EngineError as error:
             raise ProblemError(503, str(error), retry_after_s=_RETRY_AFTER_S) from None
-        return Response(content, media_type="application/json")
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+
+def _is_final(answer: BaseModel) -> bool:
+    """Whether asking again could bring nothing better: no call to the teacher failed."""
+    if isinstance(answer, JudgeResponse):
+        return all(verdict.status is not Status.FAILED for verdict in answer.verdicts)
+    return not (isinstance(answer, RewriteResponse) and answer.outcome is RewriteOutcome.FAILED)

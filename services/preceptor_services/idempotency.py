@@ -3,8 +3,9 @@
 In: a key, a fingerprint of the request, and the work. Out: the work's result, from this or an earlier request with
 that key.
 Guarantees: a duplicate of a request in flight shares its one computation, which goes on even if the first client
-hangs up; finished results are kept, the oldest dropped at the bound; failures are not kept, so that a repeat tries
-again. Raises `KeyReusedError` when the key came with another request before. Waits for the work.
+hangs up; finished results are kept, the oldest dropped at the bound; what raised, or what `keep` does not want, is
+not kept, so that a repeat tries again. Raises `KeyReusedError` when the key came with another request before. Waits for
+the work.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ class _Work(Generic[ResultT]):
 
 
 class Replays(Generic[ResultT]):
-    """The work in flight and the latest results, by key."""
+    """The work in flight and the latest results that `keep` wants, by key."""
 
-    def __init__(self, bound: int) -> None:
+    def __init__(self, bound: int, keep: Callable[[ResultT], bool] = lambda result: True) -> None:
         self._bound = bound
+        self._keep = keep
         self._works: OrderedDict[str, _Work[ResultT]] = OrderedDict()
 
     async def once(self, key: str, fingerprint: bytes, work: Callable[[], Awaitable[ResultT]]) -> tuple[ResultT, bool]:
@@ -49,7 +51,7 @@ class Replays(Generic[ResultT]):
         return await asyncio.shield(known.task), True
 
     def _settle(self, key: str, task: asyncio.Task[ResultT]) -> None:
-        if task.cancelled() or task.exception() is not None:
+        if task.cancelled() or task.exception() is not None or not self._keep(task.result()):
             self._works.pop(key, None)
         finished = [key for key, work in self._works.items() if work.task.done()]
         for oldest in finished[: max(0, len(finished) - self._bound)]:

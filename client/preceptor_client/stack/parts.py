@@ -137,6 +137,8 @@ def vllm_part(
     else:
         # Without a fixed cache size vLLM asks for more memory than a small machine has; compiling is slow to start.
         command += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(256 * 1024**2)]
+        # A request with a seed ends the CPU engine when a part of its prompt is prefilled by itself.
+        command += ["--no-enable-chunked-prefill"]
         settings["TORCH_COMPILE_DISABLE"] = "1"
     libraries = executable.parent.parent / "lib"
     if (libraries / "libnuma.so.1").exists():  # set-up puts it there on machines that lack it
@@ -191,14 +193,14 @@ def worker_part(
     metrics_port: int | None = None,
     overrides: Sequence[str] = (),
 ) -> Part:
-    """A judge worker between the queue at `redis_url` and the teacher; ready when its metrics answer."""
+    """A judge worker between the queue at `redis_url` and the teacher; ready when the teacher has answered it."""
     port = claim_port(metrics_port)
     settings = [f"--queue.url={redis_url}", f"--queue.metrics_port={port}"]
     return Part(
         name=name,
         command=_service("worker", [], engine_url, model, rubrics, [*settings, *overrides]),
         log=directory / f"{name}.log",
-        probe=http_probe(f"http://{LOOPBACK}:{port}/metrics"),
+        probe=http_probe(f"http://{LOOPBACK}:{port}/readyz"),
         url=f"http://{LOOPBACK}:{port}",
         grace_s=20,
     )

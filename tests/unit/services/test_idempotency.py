@@ -28,6 +28,13 @@ async def test_a_finished_request_is_replayed() -> None:
     assert await replays.once("other", b"1", work) == (2, False)
 
 
+async def test_a_result_that_is_not_worth_keeping_is_worked_out_again() -> None:
+    replays, work = Replays[int](8, keep=lambda result: result > 1), Work()
+    assert await replays.once("key", b"1", work) == (1, False)
+    assert await replays.once("key", b"1", work) == (2, False)
+    assert await replays.once("key", b"1", work) == (2, True)
+
+
 async def test_a_duplicate_in_flight_shares_the_computation() -> None:
     go = asyncio.Event()
     replays, work = Replays[int](8), Work(go)
