@@ -4,16 +4,21 @@ stderr.
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 from asyncio import CancelledError
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
 
-from preceptor_client.config import ConfigError, dump_config, load_config
+from preceptor_client.config import ConfigError, describe, dump_config, load_config
 from preceptor_trainer.config import ENV_PREFIX, TrainConfig
-from preceptor_trainer.errors import TrainError
+from preceptor_trainer.errors import TrainError, one_line
 
 app = typer.Typer(help="Train, evaluate and demonstrate.", no_args_is_help=True, add_completion=False)
 
@@ -41,7 +46,7 @@ def train(
     try:
         resolved = load_config(TrainConfig, config, context.args, env_prefix=ENV_PREFIX)
     except ConfigError as error:
-        raise _failed(error, 2) from None
+        raise _failed("train", error, 2) from None
     if dry_run:
         typer.echo(dump_config(resolved), nl=False)
         return
@@ -51,12 +56,88 @@ def train(
     try:
         final = run(resolved)
     except TrainError as error:
-        raise _failed(error, 1) from None
+        raise _failed("train", error, 1) from None
     except KeyboardInterrupt:
-        raise _failed("stopped by SIGINT", INTERRUPTED) from None
+        raise _failed("train", "stopped by SIGINT", INTERRUPTED) from None
     except CancelledError:
-        raise _failed("stopped by SIGTERM", TERMINATED) from None
+        raise _failed("train", "stopped by SIGTERM", TERMINATED) from None
     typer.echo(f"{resolved.run}: done, the policy is in {final}", err=True)
+
+
+@app.command(
+    "eval",
+    epilog="""\b
+Examples:
+  preceptor eval runs/sip/final --data held-out.jsonl --against runs/nll/final
+  preceptor eval my-model --data texts/ --source text --prefix-tokens 256 --json""",
+)
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A Hugging Face directory or name, with its tokenizer.")],
+    data: Annotated[str, typer.Option(help="Held-out documents: a file, a folder, or a data set's name.")],
+    source: Annotated[str, typer.Option(help="jsonl, text, parquet or huggingface.")] = "jsonl",
+    split: Annotated[str, typer.Option(help="Of a Hugging Face data set.")] = "train",
+    text_field: Annotated[str, typer.Option(help="The key or column that holds a document's text.")] = "text",
+    against: Annotated[str | None, typer.Option(help="A second model (default: the original suffixes).")] = None,
+    windows: Annotated[int, typer.Option(min=1, help="Held-out windows at most, one a document.")] = 200,
+    prefix_tokens: Annotated[int, typer.Option(min=1, help="Longest prefix.")] = 1920,
+    min_prefix_tokens: Annotated[int, typer.Option(min=1, help="Shortest prefix.")] = 1,
+    suffix_tokens: Annotated[int, typer.Option(min=1, help="Tokens written for each window.")] = 128,
+    axes: Annotated[str, typer.Option(help="What is judged, separated by commas.")] = "quality,safety,factuality",
+    judge_url: Annotated[str | None, typer.Option(help="The judge service (default: PRECEPTOR_JUDGE_URL).")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Cohorts at the judge at once.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the splits and the sampling.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Measure MODEL on held-out documents: the judge compares what it writes with a rival."""
+    from pydantic import ValidationError
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from preceptor_trainer.evaluation.plan import EvalPlan
+
+    try:
+        plan = EvalPlan.model_validate(
+            {
+                "model": model,
+                "rival": against,
+                "data": {
+                    "source": source,
+                    "path": data,
+                    "split": split,
+                    "text_field": text_field,
+                    "prefix_tokens": prefix_tokens,
+                    "min_prefix_tokens": min_prefix_tokens,
+                    "suffix_tokens": suffix_tokens,
+                    "epochs": 1,
+                    "seed": seed,
+                },
+                "windows": windows,
+                "axes": axes,
+                "seed": seed,
+                "concurrency": concurrency,
+                "client": {"judge_url": judge_url} if judge_url else {},
+            }
+        )
+    except ValidationError as error:
+        raise _failed("eval", one_line(describe(error)), 2) from None
+
+    from preceptor_trainer.evaluation.evaluate import evaluate as run
+    from preceptor_trainer.evaluation.judged import ORIGINAL, table, to_json
+
+    try:
+        with _sigterm_raises(), Progress(console=Console(stderr=True), transient=True) as progress:
+            outcome = run(plan, progress)
+    except TrainError as error:
+        raise _failed("eval", error, 1) from None
+    except KeyboardInterrupt:
+        raise _failed("eval", "stopped by SIGINT", INTERRUPTED) from None
+    except _Terminated:
+        raise _failed("eval", "stopped by SIGTERM", TERMINATED) from None
+    rival = against or ORIGINAL
+    if as_json:
+        typer.echo(json.dumps(to_json(outcome, model=model, rival=rival)))
+    else:
+        Console().print(table(outcome, model=model, rival=rival))
 
 
 @app.command("nano-teacher", epilog="Example: preceptor up --nano (which calls this)")
@@ -107,8 +188,24 @@ def demo(
     typer.echo(f"The report is {written}")
 
 
-def _failed(why: object, status: int) -> typer.Exit:
-    typer.echo(f"preceptor train: {why}", err=True)
+class _Terminated(SystemExit):
+    """SIGTERM, where no event loop runs all the time; a SystemExit, as an event loop lets those through."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise _Terminated(TERMINATED)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _failed(command: str, why: object, status: int) -> typer.Exit:
+    typer.echo(f"preceptor {command}: {why}", err=True)
     return typer.Exit(status)
 
 

@@ -15,6 +15,8 @@ from preceptor_trainer.data.windows import Window
 from preceptor_trainer.rollouts.torch_engine import TorchEngine
 
 _BATCH = 128
+_BATCH_TOKENS = 65_536
+"""Most tokens whose keys and values are held at once: 32 windows of 2,048."""
 
 
 @dataclass(frozen=True)
@@ -34,16 +36,23 @@ def generate(
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Generation]:
-    """A sample for each window, as long as its suffix; `progress` is told how many have been added."""
+    """A sample for each window, at most as long as its suffix; `progress` is told how many have been added."""
     engine = TorchEngine(model, eos_id=codec.tokenizer.eos_token_id)
     generations: list[Generation] = []
-    for start in range(0, len(windows), _BATCH):
-        batch = windows[start : start + _BATCH]
+    longest = max((len(window.prefix) + len(window.suffix) for window in windows), default=1)
+    size = max(1, min(_BATCH, _BATCH_TOKENS // longest))
+    for start in range(0, len(windows), size):
+        batch = windows[start : start + size]
+        n_tokens = max(len(window.suffix) for window in batch)
         rollouts = asyncio.run(
-            engine.sample([w.prefix for w in batch], k=1, n_tokens=len(batch[0].suffix), seed=seed + start)
+            engine.sample([window.prefix for window in batch], k=1, n_tokens=n_tokens, seed=seed + start)
         )
         generations += [
-            Generation(codec.decode(window.prefix), codec.decode(window.suffix), codec.decode(only.ids))
+            Generation(
+                codec.decode(window.prefix),
+                codec.decode(window.suffix),
+                codec.decode(only.ids[: len(window.suffix)]),
+            )
             for window, (only,) in zip(batch, rollouts.of_prefix, strict=True)
         ]
         progress(len(batch))

@@ -1,0 +1,235 @@
+"""`preceptor eval` against a judge that answers by a rule: a real server on loopback that speaks the contract."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from preceptor_client.contract import (
+    AxisReport,
+    Health,
+    JudgeRequest,
+    JudgeResponse,
+    Provenance,
+    Sampling,
+    Status,
+    Usage,
+    Verdict,
+)
+from preceptor_trainer.cli import app
+from tiny_policy import save_policy
+
+SIZES = ["--prefix-tokens=8", "--min-prefix-tokens=2", "--suffix-tokens=6"]
+
+
+@dataclass
+class Judge:
+    """Scores by `rule(candidate id, text, axis)`; None is a failed verdict."""
+
+    rule: Callable[[str, str, str], float | None] = lambda side, text, axis: float(side == "model")
+    ready: bool = True
+    asked: list[JudgeRequest] = field(default_factory=list)
+    status: int = 200
+    url: str = ""
+    together: threading.Barrier | None = None
+    """If there is one, an answer waits for as many questions as it wants."""
+
+    def answer(self, request: JudgeRequest) -> JudgeResponse:
+        report = AxisReport(
+            provenance=Provenance(teacher="rule", revision="1", rubric="r", rubric_hash="0", sampling=Sampling()),
+            usage=Usage(calls=2, prompt_tokens=10, completion_tokens=2),
+        )
+        verdicts = []
+        for axis in request.axes:
+            for candidate in request.cohort.candidates:
+                score = self.rule(candidate.id, candidate.text, axis)
+                status = Status.FAILED if score is None else Status.OK
+                reason = "no answer" if score is None else None
+                verdicts.append(
+                    Verdict(candidate_id=candidate.id, axis=axis, status=status, score=score, reason=reason)
+                )
+        return JudgeResponse(
+            cohort_id=request.cohort.id,
+            verdicts=tuple(verdicts),
+            axes=dict.fromkeys(request.axes, report),
+            elapsed_s=0.0,
+        )
+
+
+@pytest.fixture
+def judge() -> Iterator[Judge]:
+    judge = Judge()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            health = Health(status="ok") if judge.ready else Health(status="starting", detail="no teacher yet")
+            self._send(200 if judge.ready else 503, health.model_dump_json())
+
+        def do_POST(self) -> None:
+            request = JudgeRequest.model_validate_json(self.rfile.read(int(self.headers["Content-Length"])))
+            judge.asked.append(request)
+            if judge.together:
+                judge.together.wait(timeout=30)
+            if judge.status == 200:
+                self._send(200, judge.answer(request).model_dump_json())
+            else:
+                self._send(judge.status, json.dumps({"title": "No", "status": judge.status, "detail": "not today"}))
+
+        def _send(self, status: int, body: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        judge.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield judge
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    return save_policy(tmp_path / "policy")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    file = tmp_path / "held-out.jsonl"
+    texts = (" ".join(f"w{(number + 3 * place) % 58 + 2}" for place in range(20)) for number in range(30))
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return file
+
+
+def evaluate(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)])
+
+
+def test_a_model_is_measured_against_the_original_suffixes(judge: Judge, policy: Path, corpus: Path) -> None:
+    result = evaluate(policy, "--data", corpus, *SIZES, "--windows=20", "--judge-url", judge.url, "--json")
+    assert result.exit_code == 0, result.stderr
+    shown = json.loads(result.stdout)
+    assert (shown["windows"], shown["rival"]) == (20, "the original suffix")
+    assert set(shown["axes"]) == {"quality", "safety", "factuality"}
+    assert shown["axes"]["safety"]["model"]["value"] == shown["overall"]["win_rate"]["value"] == 1.0
+    assert shown["verdicts"] == {"ok": 120, "abstained": 0, "failed": 0}
+    assert (shown["judge"]["calls"], shown["judge"]["tokens"]) == (120, 720)
+    documents = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
+    for asked in judge.asked:
+        ours, rival = asked.cohort.candidates
+        assert rival.text == asked.cohort.reference
+        assert any(f"{asked.cohort.prefix} {rival.text}" in document for document in documents)
+        assert len(ours.text.split()) == len(rival.text.split()) == 6
+        assert 2 <= len(asked.cohort.prefix.split()) <= 8
+
+
+def test_the_same_seed_asks_the_same_questions_and_another_one_does_not(
+    judge: Judge, policy: Path, corpus: Path
+) -> None:
+    asked = []
+    for seed in (1, 1, 2):
+        judge.asked.clear()
+        assert evaluate(policy, "--data", corpus, *SIZES, "--judge-url", judge.url, f"--seed={seed}").exit_code == 0
+        asked.append({request.cohort.id: request for request in judge.asked})
+    assert asked[0] == asked[1] != asked[2]
+
+
+def test_two_models_see_the_same_windows(judge: Judge, policy: Path, corpus: Path, tmp_path: Path) -> None:
+    other = save_policy(tmp_path / "other", seed=1)
+    result = evaluate(
+        policy, "--data", corpus, "--against", other, *SIZES, "--judge-url", judge.url, "--axes=safety", "--json"
+    )
+    assert result.exit_code == 0, result.stderr
+    shown = json.loads(result.stdout)
+    assert (shown["windows"], shown["rival"], set(shown["axes"])) == (30, str(other), {"safety"})
+    texts = [[candidate.text for candidate in asked.cohort.candidates] for asked in judge.asked]
+    assert all(ours != theirs for ours, theirs in texts)
+    assert all(asked.cohort.reference not in texts[n] for n, asked in enumerate(judge.asked))
+
+
+def test_failed_verdicts_are_counted_and_never_averaged(judge: Judge, policy: Path, corpus: Path) -> None:
+    judge.rule = lambda side, text, axis: None if axis == "safety" and side == "model" else 1.0
+    result = evaluate(policy, "--data", corpus, *SIZES, "--windows=10", "--judge-url", judge.url)
+    assert result.exit_code == 0, result.stderr
+    assert "0 abstained, 10 failed" in result.stdout
+    assert "10 x no answer" in result.stdout
+    safety = next(line for line in result.stdout.splitlines() if "safety" in line)
+    assert "0.000" not in safety
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "status", "message"),
+    [
+        ({}, ["/nowhere", "--data", "{corpus}"], 1, "cannot load the model /nowhere"),
+        ({}, ["{policy}", "--data", "/nowhere"], 1, "/nowhere: no such file or folder; set --data"),
+        ({}, ["{policy}", "--data", "{empty}"], 1, "holds no document"),
+        ({}, ["{policy}", "--data", "{corpus}", "--text-field=body"], 1, "set --text-field to one of: text"),
+        ({}, ["{policy}", "--data", "{corpus}", "--suffix-tokens=40"], 1, "lower --suffix-tokens or --min-prefix"),
+        ({}, ["{policy}", "--data", "{corpus}", "--source=csv"], 2, "data.source"),
+        ({}, ["{policy}", "--data", "{corpus}", "--axes=Good,Bad"], 2, "axes"),
+        ({}, ["{policy}", "--data", "{corpus}", "--axes="], 2, "axes"),
+        ({}, ["{policy}", "--data", "{corpus}", "--prefix-tokens=3", "--min-prefix-tokens=4"], 2, "is above prefix"),
+        ({}, ["{policy}", "--data", "{long}", "--prefix-tokens=60", "--min-prefix-tokens=60"], 1, "lower --prefix"),
+        ({"ready": False}, ["{policy}", "--data", "{corpus}"], 1, "is starting (no teacher yet): start it"),
+        ({"status": 422}, ["{policy}", "--data", "{corpus}"], 1, "not today"),
+        (
+            {"rule": lambda side, text, axis: None},
+            ["{policy}", "--data", "{corpus}"],
+            1,
+            "none of the 180 verdicts has a score; most often: no answer",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    judge: Judge,
+    policy: Path,
+    corpus: Path,
+    tmp_path: Path,
+    change: dict[str, object],
+    arguments: list[str],
+    status: int,
+    message: str,
+) -> None:
+    for name, value in change.items():
+        setattr(judge, name, value)
+    places = {name: tmp_path / f"{name}.jsonl" for name in ("empty", "long")}
+    places["empty"].write_text("")
+    places["long"].write_text(json.dumps({"text": "w5 " * 200}) + "\n")
+    given = [argument.format(policy=policy, corpus=corpus, **places) for argument in arguments]
+    options = {option.partition("=")[0] for option in given}
+    given += [size for size in SIZES if size.partition("=")[0] not in options]
+    result = evaluate(*given, "--judge-url", judge.url)
+    assert result.exit_code == status, result.output
+    assert result.stdout == ""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("preceptor eval: ")
+    assert message in lines[0]
+
+
+def test_a_judge_that_is_not_there_is_told_before_anything_is_sampled(policy: Path, corpus: Path) -> None:
+    result = evaluate(policy, "--data", corpus, *SIZES, "--judge-url=http://127.0.0.1:9")
+    assert result.exit_code == 1
+    assert "the judge at http://127.0.0.1:9 is unavailable" in result.stderr
+
+
+def test_as_many_cohorts_are_at_the_judge_as_asked_for_and_no_more(judge: Judge, policy: Path, corpus: Path) -> None:
+    asked_by_then = []
+    judge.together = threading.Barrier(3, action=lambda: asked_by_then.append(len(judge.asked)))
+    arguments = [policy, "--data", corpus, *SIZES, "--windows=12", "--concurrency=3", "--judge-url", judge.url]
+    assert evaluate(*arguments).exit_code == 0
+    assert asked_by_then == [3, 6, 9, 12]
