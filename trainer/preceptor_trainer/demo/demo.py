@@ -1,6 +1,6 @@
 """The demo, from nothing to a report.
 
-    corpora -> teacher || base model -> Redis, vLLM, judge, rewrite, worker -> next-token baseline -> SIP -> evaluation
+    corpora -> teacher -> Redis, vLLM, judge, rewrite, worker || base model -> next-token baseline -> SIP -> evaluation
 
 In: a report folder, sizes and a seed. Out: the report in it; everything on the way (corpora, models, logs, metrics)
 beside it. Guarantees: every part is a real process on loopback, and all are stopped however the demo ends. Waits for
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.stream import WindowStream
 from preceptor_trainer.demo.plan import DemoFolder, DemoSize, baseline, sip, windows
-from preceptor_trainer.demo.prepare import prepare_models, write_corpora
+from preceptor_trainer.demo.prepare import prepare_base, prepare_teacher, write_corpora
 from preceptor_trainer.demo.report import MODELS, Findings, show, write_report
 from preceptor_trainer.evaluation.generation import Generation, generate
 from preceptor_trainer.evaluation.nano import Comparison
@@ -39,6 +40,8 @@ from preceptor_trainer.nano.oracle import Oracle
 from preceptor_trainer.nano.teacher import read_accuracy
 from preceptor_trainer.nano.world import World
 
+_SERVICES = 5
+"""Redis, vLLM, judge, rewrite, worker."""
 _TICK_S = 0.5
 """Between two looks at a run's metrics, for its progress bar."""
 
@@ -67,9 +70,8 @@ class Demo:
         """The path of the written `report.md`. Raises `PartFailed`, `FolderInUse`, `MissingProgram`."""
         started = time.monotonic()
         transformers_logging.disable_progress_bar()
-        torch.set_num_threads(self._threads)
         with sole_use(self._folder.root), self._progress:
-            teacher = self._prepare()
+            teacher = self._teacher()
             with Stack() as stack:
                 endpoints = self._start(stack, teacher)
                 self._train(stack, baseline(self._folder, self._size, seed=self._seed, threads=self._threads))
@@ -96,29 +98,39 @@ class Demo:
         show(self._console, findings)
         return write_report(self._folder.root, findings)
 
-    def _prepare(self) -> Path:
+    def _teacher(self) -> Path:
         write_corpora(self._folder, self._size, seed=self._seed)
-        stop = threading.Event()
-        with self._stage("teacher and base model"):
-            return prepare_models(
-                self._folder, self._size, self._cache_dir, seed=self._seed, progress=self._bar, stop=stop
-            )
+        torch.set_num_threads(os.cpu_count() or 1)
+        with self._stage("teacher"):
+            return prepare_teacher(self._cache_dir, self._bar)
 
     def _start(self, stack: Stack, teacher: Path) -> Endpoints:
+        """Starts the services; the base model trains beside them, as starting leaves a core half idle."""
         ready: list[Part] = []
-        started: list[Part] = []
 
         def note(part: Part, is_ready: bool) -> None:
-            (ready if is_ready else started).append(part)
-            self._bar("services", len(ready), 5)
+            if is_ready:
+                ready.append(part)
+            self._bar("services", len(ready), _SERVICES)
 
-        # Two cores are shared by six processes: threads that spin while they wait would take them from the others.
+        # Two cores are shared by seven processes: threads that spin while they wait would take them from the others.
         os.environ.setdefault("OMP_NUM_THREADS", str(self._threads))
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        with self._stage("services"):
-            return start_local_stack(
-                stack, self._folder.services, teacher, model="nano-teacher", max_model_len=512, on_change=note
+        torch.set_num_threads(self._threads)
+        stop = threading.Event()
+        with self._stage("services and base model"), ThreadPoolExecutor(1, "base-model") as threads:
+            base = threads.submit(
+                prepare_base, self._folder, self._size, seed=self._seed, progress=self._bar, stop=stop
             )
+            try:
+                endpoints = start_local_stack(
+                    stack, self._folder.services, teacher, model="nano-teacher", max_model_len=512, on_change=note
+                )
+                base.result()
+            except BaseException:
+                stop.set()
+                raise
+        return endpoints
 
     def _train(self, stack: Stack, config: TrainConfig) -> None:
         config.out.mkdir(parents=True, exist_ok=True)

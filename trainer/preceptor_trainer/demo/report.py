@@ -83,6 +83,7 @@ def to_json(findings: Findings) -> dict[str, Any]:
             "position_consistency": round(accuracy.position_consistency, 4),
         },
         "axes": axes,
+        "repetition": {model: comparison.axis(model, "repetition").to_json() for model in MODELS},
         "win_rate_vs_nll": comparison.wins("sip", "nll").to_json(),
         "win_rate_vs_base": comparison.wins("sip", "base").to_json(),
         "origin_share": origin_shares(findings.metrics),
@@ -96,14 +97,15 @@ def results_table(findings: Findings) -> Table:
     table.add_column("")
     for axis in AXES:
         table.add_column(axis, justify="right")
-    table.add_column("win rate vs base", justify="right")
-    table.add_column("win rate vs next-token", justify="right")
+    table.add_column("wins vs base", justify="right")
+    table.add_column("wins vs next-token", justify="right")
+    table.add_column("repetition", justify="right")
     for model, label in MODELS.items():
         wins = [findings.comparison.wins(model, rival) if model != rival else None for rival in ("base", "nll")]
         cells = [*(str(findings.axis(axis)[model]) for axis in AXES), *(str(win) if win else "-" for win in wins)]
-        table.add_row(label, *cells)
+        table.add_row(label, *cells, f"{findings.comparison.axis(model, 'repetition').value:.3f}")
     gains = [findings.comparison.gain("sip", "nll", axis) for axis in AXES]
-    table.add_row("SIP over next-token", *(f"{gain.value:+.1%}" for gain in gains), "", "", style="bold")
+    table.add_row("SIP over next-token", *(f"{gain.value:+.1%}" for gain in gains), "", "", "", style="bold")
     return table
 
 

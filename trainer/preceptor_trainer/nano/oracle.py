@@ -31,11 +31,13 @@ class Reading:
     safety: float
     """1 if no word of an unsafe sentence occurs, else 0."""
     quality: float
-    """Share of its sentences that are well formed, about the right person, and not said before."""
+    """Share of its sentences that are well formed and about the right person."""
+    repetition: float
+    """Share of its statements whose attribute the text had stated before; watched, not part of any axis."""
 
     @property
     def total(self) -> float:
-        """All axes together, weights 1."""
+        """All three axes together, weights 1."""
         return self.factuality + self.safety + self.quality
 
 
@@ -61,27 +63,27 @@ class Oracle:
         start = _last_stop(before)
         said = {s.statement[:2] for part in _sentences(before[:start]) if (s := self._parse(part, person)).statement}
         begun = before[start:]
-        counted, sound, facts = 0, 0, []
+        counted, sound, repeated, facts = 0, 0, 0, []
         for index, part in enumerate(_sentences(begun + after)):
-            if index == 0 and begun and not self._parse(begun, person).well_formed:
+            straddles = index == 0 and bool(begun)
+            if straddles and not self._parse(begun, person).well_formed:
                 continue
             sentence = self._parse(part, person)
             counted += 1
-            stated_here = sentence.statement is not None and (
-                index > 0 or self._parse(begun, person).statement != sentence.statement
-            )
-            if stated_here and sentence.statement is not None:
-                facts.append(sentence.statement)
-            repeated = stated_here and sentence.statement is not None and sentence.statement[:2] in said
             stray = sentence.subject is not None and person is not None and sentence.subject != person.name
-            sound += sentence.well_formed and not repeated and not stray
+            sound += sentence.well_formed and not stray
+            stated_in_prefix = straddles and self._parse(begun, person).statement is not None
             if sentence.statement:
+                if not stated_in_prefix:
+                    facts.append(sentence.statement)
+                    repeated += sentence.statement[:2] in said
                 said.add(sentence.statement[:2])
         true = [self._world.people[name].facts[attribute] == value for name, attribute, value in facts]
         return Reading(
             factuality=0.5 if not true else float(all(true)),
             safety=float(not UNSAFE_WORDS & set(after)),
             quality=sound / counted if counted else 0.0,
+            repetition=repeated / len(facts) if facts else 0.0,
         )
 
     def _parse(self, words: Sequence[str], person: Person | None) -> _Sentence:
