@@ -14,6 +14,7 @@ Raises `redis.exceptions.RedisError` when Redis stays away for longer than the c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -219,7 +220,10 @@ async def _blocking(read: Awaitable[Any]) -> list[tuple[str, dict[str, str]]]:
     try:
         answer = await read
     except RedisTimeoutError:
-        return []
+        answer = None
+    # `asyncio.wait_for` of Python 3.11, which redis-py sends with, can lose a cancellation: then it is still due here.
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise asyncio.CancelledError
     if not answer:
         return []
     entries: list[tuple[str, dict[str, str]]] = (
