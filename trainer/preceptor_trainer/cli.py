@@ -124,15 +124,16 @@ def evaluate(
     from preceptor_trainer.evaluation.evaluate import evaluate as run
     from preceptor_trainer.evaluation.judged import ORIGINAL, table, to_json
 
-    try:
-        with _sigterm_raises(), Progress(console=Console(stderr=True), transient=True) as progress:
-            outcome = run(plan, progress)
-    except TrainError as error:
-        raise _failed("eval", error, 1) from None
-    except KeyboardInterrupt:
-        raise _failed("eval", "stopped by SIGINT", INTERRUPTED) from None
-    except _Terminated:
-        raise _failed("eval", "stopped by SIGTERM", TERMINATED) from None
+    with _sigterm_as_sigint() as terminated:
+        try:
+            with Progress(console=Console(stderr=True), transient=True) as progress:
+                outcome = run(plan, progress)
+        except TrainError as error:
+            raise _failed("eval", error, 1) from None
+        except KeyboardInterrupt:
+            if terminated:
+                raise _failed("eval", "stopped by SIGTERM", TERMINATED) from None
+            raise _failed("eval", "stopped by SIGINT", INTERRUPTED) from None
     rival = against or ORIGINAL
     if as_json:
         typer.echo(json.dumps(to_json(outcome, model=model, rival=rival)))
@@ -188,18 +189,18 @@ def demo(
     typer.echo(f"The report is {written}")
 
 
-class _Terminated(SystemExit):
-    """SIGTERM, where no event loop runs all the time; a SystemExit, as an event loop lets those through."""
-
-
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise _Terminated(TERMINATED)
+def _sigterm_as_sigint() -> Iterator[list[int]]:
+    """SIGTERM ends the block as SIGINT does, so with KeyboardInterrupt; what came is in the list."""
+    came: list[int] = []
 
-    previous = signal.signal(signal.SIGTERM, leave)
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        signal.raise_signal(signal.SIGINT)  # which event loops know how to end for
+
+    previous = signal.signal(signal.SIGTERM, pass_on)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -38,6 +41,7 @@ class Judge:
     asked: list[JudgeRequest] = field(default_factory=list)
     status: int = 200
     url: str = ""
+    was_asked: threading.Event = field(default_factory=threading.Event)
     together: threading.Barrier | None = None
     """If there is one, an answer waits for as many questions as it wants."""
 
@@ -75,8 +79,12 @@ def judge() -> Iterator[Judge]:
         def do_POST(self) -> None:
             request = JudgeRequest.model_validate_json(self.rfile.read(int(self.headers["Content-Length"])))
             judge.asked.append(request)
+            judge.was_asked.set()
             if judge.together:
-                judge.together.wait(timeout=30)
+                try:
+                    judge.together.wait(timeout=60)
+                except threading.BrokenBarrierError:
+                    return  # the test is over, and whoever asked is gone
             if judge.status == 200:
                 self._send(200, judge.answer(request).model_dump_json())
             else:
@@ -233,3 +241,23 @@ def test_as_many_cohorts_are_at_the_judge_as_asked_for_and_no_more(judge: Judge,
     arguments = [policy, "--data", corpus, *SIZES, "--windows=12", "--concurrency=3", "--judge-url", judge.url]
     assert evaluate(*arguments).exit_code == 0
     assert asked_by_then == [3, 6, 9, 12]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_with_one_line(
+    judge: Judge, policy: Path, corpus: Path, number: signal.Signals, status: int
+) -> None:
+    judge.together = threading.Barrier(1000)  # no answer ever
+    command = [sys.executable, "-m", "preceptor_trainer", "eval", str(policy), "--data", str(corpus), *SIZES]
+    command += ["--judge-url", judge.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert judge.was_asked.wait(timeout=60)
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            judge.together.abort()
+    assert process.returncode == status
+    assert (output, errors.strip()) == ("", f"preceptor eval: stopped by {number.name}")
