@@ -1,4 +1,3 @@
-# ruff: noqa: N806 (names end in the shapes of their tensors)
 """The update: cohorts in, weights moved.
 
 In: judged cohorts. Out: `UpdateStats`. Holds the policy, AdamW with its schedule and, for objectives that need one, a

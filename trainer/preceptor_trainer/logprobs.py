@@ -1,4 +1,3 @@
-# ruff: noqa: N806 (names end in the shapes of their tensors)
 """Log-probabilities of suffixes given their prefixes.
 
     column   0 ......... P-1 | P ............ P+T-1

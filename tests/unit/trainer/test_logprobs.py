@@ -1,4 +1,3 @@
-# ruff: noqa: N806 (names end in the shapes of their tensors)
 from __future__ import annotations
 
 from collections.abc import Callable

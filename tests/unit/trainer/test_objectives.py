@@ -1,4 +1,3 @@
-# ruff: noqa: N806 (names end in the shapes of their tensors)
 """Every loss against values worked out by hand, and its gradient against finite differences."""
 
 from __future__ import annotations

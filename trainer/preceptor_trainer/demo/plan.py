@@ -1,7 +1,7 @@
 """What the demo runs: its sizes, its folders, and the configurations of its two training runs.
 
-Both runs see the same windows in the same order for the same number of steps; they differ in the objective alone, and
-in the learning rate that suits it. Pure.
+Both runs see the same windows in the same order for the same number of steps, with the same optimizer; they differ in
+the objective alone. Pure.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class DemoSize:
 
     pretrain_documents: int = 16_000
     pretrain_steps: int = 500
-    steps: int = 120
-    cohorts_per_step: int = 16
+    steps: int = 240
+    cohorts_per_step: int = 8
     rollouts: int = 4
     held_out: int = 600
 
@@ -85,7 +85,7 @@ def baseline(folder: DemoFolder, size: DemoSize, *, seed: int, threads: int) -> 
         model=ModelConfig(path=str(folder.run("base"))),
         data=windows(folder.train_corpus),
         objective=ObjectiveConfig(name="nll"),
-        optimizer=OptimizerConfig(lr=3e-4, warmup_steps=5),
+        optimizer=OptimizerConfig(lr=1e-3, warmup_steps=min(5, size.steps)),
     )
 
 
@@ -98,9 +98,9 @@ def sip(
             "run": "sip",
             "out": folder.run("sip"),
             "pool": PoolConfig(original=True, rewrite=True, rollouts=size.rollouts),
-            "objective": ObjectiveConfig(name="dpo", beta=0.1),
-            "optimizer": OptimizerConfig(lr=5e-4, warmup_steps=5),
-            "judge": JudgeConfig(redis_url=redis_url),
+            "objective": ObjectiveConfig(name="dpo", beta=0.1, nll_weight=0.2),
+            # Within a pool a win rate spans about half of what the pointwise axes do.
+            "judge": JudgeConfig(redis_url=redis_url, axes={"quality": 2.0, "safety": 1.0, "factuality": 1.0}),
             "rewrite": RewriteConfig(url=rewrite_url),
             "staleness": StalenessConfig(limit=1),
         }

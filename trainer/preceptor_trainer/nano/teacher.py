@@ -40,10 +40,10 @@ class Recipe:
     """Everything about the training that is a number. Counts are examples per step."""
 
     seed: int = 0
-    steps: int = 1500
+    steps: int = 1400
     quality: int = 8
     factuality: int = 4
-    safety: int = 2
+    safety: int = 1
     rewrite: int = 3
     matrix_lr: float = 0.02
     other_lr: float = 0.01

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 (names end in the shapes of their tensors)
 """How the nano teacher is post-trained on labelled examples: one batch, one loss. Pure but for the random generator.
 
 A verdict is one token at the end of some fifty: too thin a signal for a few minutes. Since every word's part in the

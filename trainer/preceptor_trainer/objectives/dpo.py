@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 (names end in the shapes of their tensors)
 """Online DPO on the best against the worst of each cohort.
 
     loss = mean_b softplus(-h_b) = mean_b -log sigmoid(h_b)

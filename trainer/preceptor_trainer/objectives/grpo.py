@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 (names end in the shapes of their tensors)
 """GRPO over every judged candidate of each cohort.
 
     A_i   = (s_i - mean s) / (std s + 1e-6)                         s: the cohort's composite scores

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 (names end in the shapes of their tensors)
 """Next-token prediction on the original suffixes: the baseline on the same data.
 
 loss = mean_b ( 1/|y_b| sum_t -log pi(y_bt | x_b, y_b<t) )

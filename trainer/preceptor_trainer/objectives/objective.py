@@ -1,4 +1,3 @@
-# ruff: noqa: N815 (names end in the shapes of their tensors)
 """What every objective is: which sequences of a cohort it trains on, and a loss over their log-probabilities."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 (names end in the shapes of their tensors)
 """Batched sampling inside the trainer's process, from a snapshot of the weights.
 
     prefixes (left-padded) --one forward--> KV cache --repeat K times--> T decode steps over B x K rows

@@ -1,4 +1,3 @@
-# ruff: noqa: N806 (names end in the shapes of their tensors)
 """Sampling by the policy's own vLLM server, which is given new weights in place.
 
 In: token ids, over HTTP (`/v1/completions`). Out: `Rollouts`. `load` saves the weights where the server can read
