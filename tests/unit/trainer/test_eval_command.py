@@ -13,6 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner, Result
 
 from preceptor_client.contract import (
@@ -27,7 +31,7 @@ from preceptor_client.contract import (
     Verdict,
 )
 from preceptor_trainer.cli import app
-from tiny_policy import save_policy
+from tiny_policy import WORDS, save_policy
 
 SIZES = ["--prefix-tokens=8", "--min-prefix-tokens=2", "--suffix-tokens=6"]
 
@@ -167,6 +171,23 @@ def test_two_models_see_the_same_windows(judge: Judge, policy: Path, corpus: Pat
     texts = [[candidate.text for candidate in asked.cohort.candidates] for asked in judge.asked]
     assert all(ours != theirs for ours, theirs in texts)
     assert all(asked.cohort.reference not in texts[n] for n, asked in enumerate(judge.asked))
+
+
+def test_a_rival_reads_the_windows_with_a_tokenizer_of_its_own(
+    judge: Judge, policy: Path, corpus: Path, tmp_path: Path
+) -> None:
+    other = save_policy(tmp_path / "other", seed=1)
+    backwards = Tokenizer(WordLevel({word: id for id, word in enumerate(reversed(WORDS))}, unk_token="<unk>"))
+    backwards.pre_tokenizer = WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=backwards, unk_token="<unk>").save_pretrained(other)
+    written = []
+    for side, arguments in ((1, [policy, "--against", other]), (0, [other])):
+        judge.asked.clear()
+        assert evaluate(*arguments, "--data", corpus, *SIZES, "--judge-url", judge.url).exit_code == 0
+        written.append({asked.cohort.id: asked.cohort.candidates[side].text for asked in judge.asked})
+    as_rival, alone = written
+    assert as_rival == alone
+    assert len(set(alone.values())) > 20
 
 
 def test_failed_verdicts_are_counted_and_never_averaged(judge: Judge, policy: Path, corpus: Path) -> None:

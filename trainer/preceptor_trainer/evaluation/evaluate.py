@@ -49,7 +49,7 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
     except DocumentError as error:
         raise DocumentError(_OPTIONS.sub(_option, str(error))) from None
     _check_positions(plan.model, model, windows)
-    theirs = [_recut(window, codec, rival[1]) for window in windows] if rival else []
+    theirs = recut(windows, codec, rival[1]) if rival else []
     if rival and plan.rival:
         _check_positions(plan.rival, rival[0], theirs)
     asyncio.run(_check_judge(plan.client))
@@ -90,10 +90,15 @@ def held_out(data: DataConfig, codec: Codec, count: int) -> list[Window]:
     return [window for window, _ in islice(WindowStream(data, codec.encode), count)]
 
 
-def _recut(window: Window, codec: Codec, other: Codec) -> Window:
-    """The same texts in another tokenizer's tokens."""
-    prefix, suffix = (tuple(other.encode(codec.decode(ids))) for ids in (window.prefix, window.suffix))
-    return Window(window.epoch, window.document, prefix, suffix)
+def recut(windows: Sequence[Window], codec: Codec, other: Codec) -> list[Window]:
+    """The same texts in another tokenizer's tokens; what is not another one leaves the windows as they are."""
+    if codec.tokenizer.get_vocab() == other.tokenizer.get_vocab():
+        return list(windows)  # a text cut anywhere may have more tokens when it is encoded anew
+
+    def encoded(ids: Sequence[int]) -> tuple[int, ...]:
+        return tuple(other.encode(codec.decode(ids)))
+
+    return [Window(w.epoch, w.document, encoded(w.prefix), encoded(w.suffix)) for w in windows]
 
 
 def _check_positions(path: str, model: Any, windows: Sequence[Window]) -> None:
