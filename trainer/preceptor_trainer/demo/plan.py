@@ -29,7 +29,7 @@ class DemoSize:
 
     pretrain_documents: int = 16_000
     pretrain_steps: int = 500
-    steps: int = 240
+    steps: int = 200
     cohorts_per_step: int = 8
     rollouts: int = 4
     held_out: int = 600

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import matplotlib as mpl
@@ -16,7 +17,9 @@ from preceptor_trainer.evaluation.nano import AXES
 from preceptor_trainer.evaluation.statistics import Estimate
 
 _COLOURS = {"base": "#9aa5b1", "nll": "#e6a04c", "sip": "#2f7dbd"}
-_LABELS = {"base": "base", "nll": "next-token, same data", "sip": "SIP"}
+_SMOOTHED = 15
+"""Steps of the running mean."""
+_LABELS = {"base": "base", "nll": "next-token", "sip": "SIP"}
 
 
 def plot_axes(path: Path, estimates: Mapping[str, Mapping[str, Estimate]]) -> None:
@@ -42,12 +45,15 @@ def plot_axes(path: Path, estimates: Mapping[str, Mapping[str, Estimate]]) -> No
 
 
 def plot_training(path: Path, metrics: Sequence[Mapping[str, Any]]) -> None:
-    """The judge's mean score of the policy's rollouts on each axis, by step."""
+    """The judge's mean score of the policy's rollouts on each axis, by step: each step, and a running mean."""
     figure, axes = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    steps = [line["step"] for line in metrics]
     for axis in AXES:
-        scores = [line["scores"].get(axis, {}).get("rollout", float("nan")) for line in metrics]
-        axes.plot(steps, scores, label=axis)
+        scored = [line for line in metrics if "rollout" in line["scores"].get(axis, {})]
+        steps = [line["step"] for line in scored]
+        scores = [line["scores"][axis]["rollout"] for line in scored]
+        means = [fmean(scores[max(0, i + 1 - _SMOOTHED) : i + 1]) for i in range(len(scores))]
+        (line_of_means,) = axes.plot(steps, means, label=axis)
+        axes.plot(steps, scores, color=line_of_means.get_color(), alpha=0.2, linewidth=0.8)
     axes.set_xlabel("step")
     axes.set_ylabel("judge's score of the rollouts")
     axes.set_ylim(0, 1.05)

@@ -21,7 +21,8 @@ from preceptor_trainer.evaluation.nano import AXES, Comparison
 from preceptor_trainer.evaluation.statistics import Estimate
 from preceptor_trainer.nano.teacher import TeacherAccuracy
 
-MODELS = {"base": "base", "nll": "next-token, same data", "sip": "SIP"}
+MODELS = {"base": "base", "nll": "next-token", "sip": "SIP"}
+"""`nll` goes on from the base model by next-token prediction on the same windows as `sip`."""
 _ORIGINS = ("original", "rewrite", "rollout")
 _SPANS = 10
 _SHOWN = 6
@@ -93,13 +94,13 @@ def to_json(findings: Findings) -> dict[str, Any]:
 
 def results_table(findings: Findings) -> Table:
     """The table that the demo ends with."""
-    table = Table(title="Measured by the oracle on held-out prefixes (95 % intervals)")
+    table = Table(title="Measured by the oracle on held-out prefixes (± 95 %)")
     table.add_column("")
     for axis in AXES:
         table.add_column(axis, justify="right")
-    table.add_column("wins vs base", justify="right")
-    table.add_column("wins vs next-token", justify="right")
-    table.add_column("repetition", justify="right")
+    table.add_column("vs base", justify="right")
+    table.add_column("vs next-token", justify="right")
+    table.add_column("repeats", justify="right")
     for model, label in MODELS.items():
         wins = [findings.comparison.wins(model, rival) if model != rival else None for rival in ("base", "nll")]
         cells = [*(str(findings.axis(axis)[model]) for axis in AXES), *(str(win) if win else "-" for win in wins)]

@@ -24,7 +24,8 @@ class Estimate:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        """Short, for tables: the interval as its larger half."""
+        return f"{self.value:.3f} ±{max(self.high - self.value, self.value - self.low):.3f}"
 
     def to_json(self) -> dict[str, float | list[float]]:
         """`{"value": ..., "ci95": [low, high]}`, rounded to 4 decimals."""
