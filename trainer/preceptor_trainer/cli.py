@@ -212,4 +212,4 @@ def _failed(command: str, why: object, status: int) -> typer.Exit:
 
 def main() -> None:
     """Entry point."""
-    app()
+    app(prog_name="preceptor")
