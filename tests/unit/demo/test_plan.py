@@ -32,7 +32,8 @@ def test_the_two_runs_differ_in_what_they_learn_from_not_in_what_they_see() -> N
 
 def test_sip_rewards_all_axes_and_uses_every_origin() -> None:
     _, judged = plans()
-    assert judged.judge.axes == {"quality": 1.0, "safety": 1.0, "factuality": 1.0}
+    assert set(judged.judge.axes) == {"quality", "safety", "factuality"}
+    assert min(judged.judge.axes.values()) > 0
     assert (judged.pool.original, judged.pool.rewrite, judged.pool.rollouts) == (True, True, SMALL.rollouts)
     assert judged.judge.redis_url == "redis://127.0.0.1:1/0"
     assert judged.rewrite.url == "http://127.0.0.1:2"
@@ -40,7 +41,7 @@ def test_sip_rewards_all_axes_and_uses_every_origin() -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("size", [DemoSize(), DemoSize(steps=10)])
+@pytest.mark.parametrize("size", [DemoSize(), DemoSize(steps=1)])
 def test_the_configurations_hold_when_they_are_read_back(which: int, size: DemoSize, tmp_path: Path) -> None:
     config = plans(size)[which]
     file = tmp_path / "demo.yaml"
