@@ -8,19 +8,21 @@ that want it train it once. May take three minutes on two cores.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import inspect
 import json
+import os
 import random
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from preceptor_trainer.nano import labelled, model, optimizer, prompts, teaching, text, tokenizer, world
 from preceptor_trainer.nano.labelled import Example, Examples
@@ -74,14 +76,24 @@ def ensure_teacher(
     if target.is_dir():
         return target
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
+    with _turn(cache_dir):
         if not target.is_dir():
             partial = target.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             _train(partial, recipe, progress)
             partial.rename(target)
-    Path(f"{target}.lock").unlink(missing_ok=True)
     return target
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Wait for one's turn in `folder`; the kernel ends it however the process ends, and no lock file stays behind."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def content_hash(recipe: Recipe) -> str:
