@@ -22,7 +22,7 @@ async def test_padded_prefixes_keep_their_positions_in_a_model_with_absolute_one
     for prefix, of_prefix in zip(PREFIXES, sampled.of_prefix, strict=True):
         for rollout in of_prefix:
             with torch.inference_mode():
-                logps_1T, _ = suffix_logps(model, [prefix], [rollout.ids])  # noqa: N806
+                logps_1T, _ = suffix_logps(model, [prefix], [rollout.ids])
             assert logps_1T[0].tolist() == pytest.approx(rollout.logps, abs=1e-4)
 
 
