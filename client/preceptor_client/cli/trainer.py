@@ -13,9 +13,9 @@ import typer
 from preceptor_client.cli.common import CommandError
 
 _HELP = {
-    "demo": "The whole loop on this machine: train a policy with a judge, and report what it brought.",
+    "demo": "The whole loop on this machine, and what it brought. Example: preceptor demo --report runs/demo",
     "train": "Train a policy as a YAML file says. Example: preceptor train configs/dpo.yaml --steps=100 --dry-run",
-    "eval": "Measure a policy.",
+    "eval": "Measure a policy by the judge. Example: preceptor eval runs/sip/final --data held-out.jsonl",
 }
 
 
