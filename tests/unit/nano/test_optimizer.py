@@ -11,16 +11,22 @@ from preceptor_trainer.nano.optimizer import NanoOptimizer, orthogonalize
 def test_orthogonalize_keeps_the_singular_vectors_and_makes_the_values_about_one(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
-    result = orthogonalize(matrix)
+    result = orthogonalize(matrix[None])[0]
     assert result.shape == matrix.shape
     values = u.T @ result @ vh.T
     assert ((values.diagonal() > 0.6) & (values.diagonal() < 1.3)).all()
     assert (values - values.diagonal().diag()).abs().max() < 1e-4
-    assert torch.allclose(orthogonalize(1000 * matrix), result, atol=1e-4), "a matrix's size does not matter"
+    assert torch.allclose(orthogonalize(1000 * matrix[None])[0], result, atol=1e-4), "a matrix's size does not matter"
 
 
 def test_orthogonalize_leaves_a_gradient_of_zero_alone() -> None:
-    assert orthogonalize(torch.zeros(4, 6)).equal(torch.zeros(4, 6))
+    assert orthogonalize(torch.zeros(2, 4, 6)).equal(torch.zeros(2, 4, 6))
+
+
+def test_orthogonalize_treats_each_matrix_of_a_stack_by_itself() -> None:
+    stack = torch.randn((3, 16, 8), generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([orthogonalize(matrix[None]) for matrix in stack])
+    assert torch.allclose(orthogonalize(stack), alone, atol=1e-5)
 
 
 def test_the_loss_of_a_small_model_falls_and_its_heads_learn_too() -> None:

@@ -103,7 +103,11 @@ def judge() -> Iterator[Judge]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, request: object, client_address: object) -> None:
+            """A client that was interrupted hangs up: that is no news."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         judge.url = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -7,6 +7,7 @@ bfloat16 units; this one iterates in the weights' own precision.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,16 +25,16 @@ _LAST = 0.02
 """Learning rate of the last step, as a share of the highest."""
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    """A matrix with the singular vectors of `matrix` and singular values near 1."""
+def orthogonalize(matrices_NRC: Tensor) -> Tensor:
+    """N matrices with the singular vectors of `matrices_NRC` and singular values near 1."""
     a, b, c = _NS_COEFFICIENTS
-    x: Tensor = matrix / (matrix.norm() + 1e-7)
-    if tall := x.shape[0] > x.shape[1]:
-        x = x.T
+    x: Tensor = matrices_NRC / (matrices_NRC.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+    if tall := x.shape[1] > x.shape[2]:
+        x = x.mT
     for _ in range(_NS_STEPS):
-        gram = x @ x.T
-        x = torch.addmm(a * x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x)
-    return x.T if tall else x
+        gram = x @ x.mT
+        x = torch.baddbmm(a * x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x)
+    return x.mT if tall else x
 
 
 class NanoOptimizer:
@@ -42,13 +43,16 @@ class NanoOptimizer:
     def __init__(
         self, model: nn.Module, heads: Iterable[nn.Module] = (), *, steps: int, matrix_lr: float, other_lr: float
     ) -> None:
-        self._matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-        chosen = {id(p) for p in self._matrices}
+        matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+        self._matrices: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
+        for parameter in matrices:
+            self._matrices[tuple(parameter.shape)].append(parameter)
+        chosen = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in chosen]
         others += [p for head in heads for p in head.parameters()]
-        self._all = [*self._matrices, *others]
+        self._all = [*matrices, *others]
         self._adamw = torch.optim.AdamW(others, lr=other_lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
-        self._momenta = [torch.zeros_like(p) for p in self._matrices]
+        self._momenta = {shape: torch.zeros(len(same), *shape) for shape, same in self._matrices.items()}
         self._steps, self._step = steps, 0
         self._matrix_lr, self._other_lr = matrix_lr, other_lr
 
@@ -67,12 +71,14 @@ class NanoOptimizer:
 
     @torch.no_grad()
     def _update_matrices(self, lr: float) -> None:
-        for parameter, momentum in zip(self._matrices, self._momenta, strict=True):
-            gradient: Any = parameter.grad
-            momentum.lerp_(gradient, 1 - _MOMENTUM)
-            direction = orthogonalize(gradient.lerp(momentum, _MOMENTUM))
-            rows, columns = parameter.shape
-            parameter.add_(direction, alpha=-lr * max(1.0, rows / columns) ** 0.5)
+        # All matrices of a shape at once: one large product keeps several cores busy, many small ones do not.
+        for (rows, columns), parameters in self._matrices.items():
+            gradients: Any = [parameter.grad for parameter in parameters]
+            gradient_NRC = torch.stack(gradients)
+            momentum_NRC = self._momenta[rows, columns].lerp_(gradient_NRC, 1 - _MOMENTUM)
+            updates_NRC = orthogonalize(gradient_NRC.lerp(momentum_NRC, _MOMENTUM))
+            for parameter, update in zip(parameters, updates_NRC, strict=True):
+                parameter.add_(update, alpha=-lr * max(1.0, rows / columns) ** 0.5)
 
     def _factor(self) -> float:
         remaining = (1 - self._step / self._steps) / (1 - _DECAY_FROM)

@@ -42,11 +42,11 @@ class Recipe:
     """Everything about the training that is a number. Counts are examples per step."""
 
     seed: int = 0
-    steps: int = 1400
-    quality: int = 8
-    factuality: int = 4
+    steps: int = 1600
+    quality: int = 10
+    factuality: int = 3
     safety: int = 1
-    rewrite: int = 3
+    rewrite: int = 2
     matrix_lr: float = 0.02
     other_lr: float = 0.01
 
