@@ -42,7 +42,7 @@ class Recipe:
     """Everything about the training that is a number. Counts are examples per step."""
 
     seed: int = 0
-    steps: int = 1600
+    steps: int = 1400
     quality: int = 10
     factuality: int = 3
     safety: int = 1
