@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -94,13 +95,10 @@ def to_json(findings: Findings) -> dict[str, Any]:
 
 def results_table(findings: Findings) -> Table:
     """The table that the demo ends with."""
-    table = Table(title="Measured by the oracle on held-out prefixes (± 95 %)")
-    table.add_column("")
-    for axis in AXES:
-        table.add_column(axis, justify="right")
-    table.add_column("vs base", justify="right")
-    table.add_column("vs next-token", justify="right")
-    table.add_column("repeats", justify="right")
+    table = Table(title="Measured by the oracle on held-out prefixes (± 95 %)", box=box.SIMPLE_HEAD, padding=(0, 0))
+    table.add_column("", min_width=max(map(len, MODELS.values())))
+    for header in (*AXES, "vs base", "vs next-token", "repeats"):
+        table.add_column(header, justify="right", min_width=max(map(len, header.split())))
     for model, label in MODELS.items():
         wins = [findings.comparison.wins(model, rival) if model != rival else None for rival in ("base", "nll")]
         cells = [*(str(findings.axis(axis)[model]) for axis in AXES), *(str(win) if win else "-" for win in wins)]
