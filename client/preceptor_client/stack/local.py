@@ -45,13 +45,16 @@ class Endpoints:
 
 
 @contextmanager
-def sole_use(folder: Path) -> Iterator[Path]:
-    """Hold a folder for this process; the kernel lets go of it however the process ends. Raises `FolderInUse`."""
+def sole_use(folder: Path, *, wait: bool = False) -> Iterator[Path]:
+    """Hold a folder for this process; the kernel lets go of it however the process ends, and no file is left behind.
+
+    Raises `FolderInUse` if it is held elsewhere; with `wait`, waits for its turn instead.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FolderInUse(f"another stack is using {folder}: stop it, or name another folder") from None
         yield folder

@@ -146,7 +146,7 @@ class Demo:
         label = f"training {MODELS[config.run]}"
         with self._stage(label):
             self._bar(label, 0, config.steps)
-            stack.run(part, on_tick=lambda: self._bar(label, len(_lines(metrics)), config.steps), every_s=_TICK_S)
+            stack.run(part, on_tick=lambda: self._bar(label, _count_lines(metrics), config.steps), every_s=_TICK_S)
             self._bar(label, config.steps, config.steps)
 
     def _generate(self) -> dict[str, list[Generation]]:
@@ -177,7 +177,10 @@ class Demo:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON lines that are complete; none before the file is there."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
+    """The JSON lines of a run that has ended."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _count_lines(path: Path) -> int:
+    """Lines that are complete; none before the file is there."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0

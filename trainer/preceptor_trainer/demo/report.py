@@ -101,7 +101,10 @@ def results_table(findings: Findings) -> Table:
         table.add_column(header, justify="right", min_width=max(map(len, header.split())))
     for model, label in MODELS.items():
         wins = [findings.comparison.wins(model, rival) if model != rival else None for rival in ("base", "nll")]
-        cells = [*(str(findings.axis(axis)[model]) for axis in AXES), *(str(win) if win else "-" for win in wins)]
+        cells = [
+            *(str(findings.comparison.axis(model, axis)) for axis in AXES),
+            *(str(win) if win else "-" for win in wins),
+        ]
         table.add_row(label, *cells, f"{findings.comparison.axis(model, 'repetition').value:.3f}")
     gains = [findings.comparison.gain("sip", "nll", axis) for axis in AXES]
     table.add_row("SIP over next-token", *(f"{gain.value:+.1%}" for gain in gains), "", "", "", style="bold")

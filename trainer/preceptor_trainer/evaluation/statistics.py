@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,7 @@ def _check_paired(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Non
         raise ValueError(f"scores of {len(ours)} prefixes cannot be paired with those of {len(theirs)}")
 
 
+@lru_cache(maxsize=4)
 def _resamples(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).integers(0, count, size=(_RESAMPLES, count))
 

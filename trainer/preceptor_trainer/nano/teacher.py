@@ -8,15 +8,12 @@ that want it train it once. May take three minutes on two cores.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import inspect
 import json
-import os
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -24,6 +21,7 @@ from typing import Any
 
 import torch
 
+from preceptor_client.stack import sole_use
 from preceptor_trainer.nano import labelled, model, optimizer, prompts, teaching, text, tokenizer, world
 from preceptor_trainer.nano.labelled import Example, Examples
 from preceptor_trainer.nano.model import nano_llama
@@ -75,25 +73,13 @@ def ensure_teacher(
     target = cache_dir / f"nano-teacher-{content_hash(recipe)}"
     if target.is_dir():
         return target
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    with _turn(cache_dir):
+    with sole_use(cache_dir, wait=True):
         if not target.is_dir():
             partial = target.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             _train(partial, recipe, progress)
             partial.rename(target)
     return target
-
-
-@contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Wait for one's turn in `folder`; the kernel ends it however the process ends, and no lock file stays behind."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def content_hash(recipe: Recipe) -> str:
