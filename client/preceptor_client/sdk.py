@@ -52,7 +52,8 @@ def _settings(
 
 
 class PreceptorClient:
-    """Calls the services and waits. What is not given comes from `settings`, else from the environment."""
+    """Calls the services and waits. What is not given comes from `settings`, else from the environment. `transport`
+    takes the place of the network."""
 
     def __init__(
         self,
@@ -61,9 +62,10 @@ class PreceptorClient:
         *,
         api_key: str | None = None,
         settings: ClientSettings | None = None,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._settings = _settings(judge_url, rewrite_url, api_key, settings)
-        self._http = httpx.Client(**http_settings(self._settings))
+        self._http = httpx.Client(**http_settings(self._settings), transport=transport)
 
     def judge(self, request: JudgeRequest, *, idempotency_key: str | None = None) -> JudgeResponse:
         """A verdict for every candidate on every axis asked for."""
@@ -135,9 +137,10 @@ class AsyncPreceptorClient:
         *,
         api_key: str | None = None,
         settings: ClientSettings | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._settings = _settings(judge_url, rewrite_url, api_key, settings)
-        self._http = httpx.AsyncClient(**http_settings(self._settings))
+        self._http = httpx.AsyncClient(**http_settings(self._settings), transport=transport)
 
     async def judge(self, request: JudgeRequest, *, idempotency_key: str | None = None) -> JudgeResponse:
         """A verdict for every candidate on every axis asked for."""
