@@ -20,7 +20,7 @@ from preceptor_services.serving import ServingError, listen, serve, stop_on_sign
 from preceptor_services.settings import ENV_PREFIX, ServiceSettings
 
 _EXAMPLE = """examples:
-  python -m preceptor_services judge --port 8101 --engine.url=http://127.0.0.1:8000
+  python -m preceptor_services judge --port 8101 --engine.urls=http://127.0.0.1:8000
   python -m preceptor_services rewrite --port 8102 --config services.yaml
   python -m preceptor_services worker --queue.url=redis://127.0.0.1:6379/0 --queue.concurrency=16
 

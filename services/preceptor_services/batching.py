@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from preceptor_client.contract import Usage
 from preceptor_services.engine import Answer, Engine, Generation, Prompt
+from preceptor_services.priority import Priority
 
 _WINDOW_S = 0.002
 """Long enough for requests that arrived together to be read, short beside the engine's answer."""
@@ -25,6 +26,7 @@ _UNDER_WAY = 2
 class _Question:
     prompt: Prompt
     deadline: float
+    priority: Priority
     answered: asyncio.Future[tuple[Answer, Usage]]
 
 
@@ -37,10 +39,20 @@ class Batcher:
         self._waiting: dict[Generation, list[_Question]] = {}
         self._under_way: set[asyncio.Task[None]] = set()
 
-    async def ask(self, prompt: Prompt, generation: Generation, *, deadline: float) -> tuple[Answer, Usage]:
-        """The answer to one prompt, and its share of what its batch cost. `deadline` is in the event loop's time."""
+    async def ask(
+        self,
+        prompt: Prompt,
+        generation: Generation,
+        *,
+        deadline: float,
+        priority: Priority = Priority.INTERACTIVE,
+    ) -> tuple[Answer, Usage]:
+        """The answer to one prompt, and its share of what its batch cost. `deadline` is in the event loop's time.
+
+        A batch goes with the highest priority of its questions.
+        """
         loop = asyncio.get_running_loop()
-        question = _Question(prompt, deadline, loop.create_future())
+        question = _Question(prompt, deadline, priority, loop.create_future())
         waiting = self._waiting.setdefault(generation, [])
         waiting.append(question)
         if len(waiting) >= self._max_prompts:
@@ -75,6 +87,7 @@ class Batcher:
             generation,
             deadline=max(question.deadline for question in questions),
             max_prompts=self._max_prompts,
+            priority=min(question.priority for question in questions),
         )
         for question, answer, share in zip(questions, answers, shares(usage, len(questions)), strict=True):
             if not question.answered.done():

@@ -37,7 +37,12 @@ class Metrics:
         self.engine_failures = Counter(
             "preceptor_engine_failures", "Engine requests given up, by reason.", ["kind"], registry=registry
         )
-        self.engine_ready = Gauge("preceptor_engine_ready", "1 while the engine answers.", registry=registry)
+        self.engine_ready = Gauge(
+            "preceptor_engine_ready", "1 while this server of the engine answers.", ["replica"], registry=registry
+        )
+        self.engine_switches = Counter(
+            "preceptor_engine_switches", "Calls repeated on another server of the engine.", registry=registry
+        )
         self.engine_questions = Counter("preceptor_engine_questions", "Prompts put to the engine.", registry=registry)
         self.engine_tokens = Counter(
             "preceptor_engine_tokens", "Tokens read (prompt) and written (completion).", ["kind"], registry=registry

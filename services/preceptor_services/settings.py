@@ -1,15 +1,16 @@
 """What the services can be told: one model for the judge, the rewriter and the worker, so that one file serves all
 three.
 
-In: a YAML file, the environment (`PRECEPTOR_SERVICE_ENGINE__URL=...`), `--engine.url=...`; see
+In: a YAML file, the environment (`PRECEPTOR_SERVICE_ENGINE__URLS=...`), `--engine.urls=...`; see
 `preceptor_client.config`. Out: a checked `ServiceSettings`. No I/O here.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from preceptor_client.contract import Sampling
 
@@ -19,28 +20,59 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
 
+def _several(value: object) -> object:
+    """`a,b` as two entries, for environment and command line."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
 class Settings(BaseModel):
     """Base of every section: an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _base_url(url: str) -> str:
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def _all_different(urls: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(urls)) < len(urls):
+        raise ValueError("each server may be named once")
+    return urls
+
+
+EngineUrls = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^https?://[^/]"), AfterValidator(_base_url)], ...],
+    Field(min_length=1),
+    BeforeValidator(_several),
+    AfterValidator(_all_different),
+    NoDecode,
+]
+"""One address, or several: as a list, or with commas between."""
+
+
 class EngineSettings(Settings):
     """The teacher: any server that speaks the OpenAI protocol."""
 
-    url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8000"
-    """With or without a trailing `/v1`."""
+    urls: EngineUrls = ("http://127.0.0.1:8000",)
+    """Its servers, with or without a trailing `/v1`; all with the same weights."""
     model: str | None = None
     """The model's name at the server; the first one it serves if left out."""
     api_key: SecretStr | None = None
     concurrency: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Requests in flight at once, over everything this process does."""
+    """Requests in flight at once on each server, over everything this process does."""
     timeout_s: Seconds = 60.0
     """Longest wait for one request's answer."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
-    """Further attempts after a refused connection, 429 or 5xx."""
+    """Further rounds over the servers after a refused connection, 429 or 5xx."""
     revision: str | None = None
     """What to record as the teacher's revision; else a content hash of local weights, else `unknown`."""
+    reasoning: Literal["none", "parsed", "inline"] = "none"
+    """Whether the teacher thinks before it answers a chat. `parsed`: the server takes the thought apart and constrains
+    what follows it (vLLM's `--reasoning-parser`). `inline`: the thought stands in the answer up to `</think>`, so that
+    decoding cannot be constrained."""
+    reasoning_tokens: Annotated[int, Field(ge=0)] = 2048
+    """Room for the thought beyond a rubric's `max_tokens`, where there is one."""
 
 
 class JudgingSettings(Settings):

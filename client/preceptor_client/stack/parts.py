@@ -223,5 +223,5 @@ def _web_service(
 def _service(
     kind: str, arguments: Sequence[str], engine_url: str, model: str, rubrics: str, overrides: Sequence[str]
 ) -> tuple[str, ...]:
-    engine = [f"--engine.url={engine_url}", f"--engine.model={model}", f"--rubrics={rubrics}"]
+    engine = [f"--engine.urls={engine_url}", f"--engine.model={model}", f"--rubrics={rubrics}"]
     return (sys.executable, "-m", "preceptor_services", kind, *arguments, *engine, *overrides)

@@ -16,8 +16,8 @@ from preceptor_services.weights import weights_revision
         (["worker", "--engine.concurrency=many"], "engine.concurrency: Input should be a valid integer"),
         (["rewrite", "--engine.uri=http://x"], "engine.uri: Extra inputs are not permitted"),
         (["judge", "--config", "/no/such.yaml"], "cannot read the configuration /no/such.yaml"),
-        (["judge", "engine.url=x"], "write it as --section.key=value"),
-        (["judge", "--engine.url=redis://x"], "engine.url"),
+        (["judge", "engine.urls=x"], "write it as --section.key=value"),
+        (["judge", "--engine.urls=redis://x"], "engine.urls"),
     ],
 )
 def test_a_wrong_setting_ends_with_its_name_and_no_traceback(
@@ -34,7 +34,7 @@ def test_a_port_that_is_taken_is_named(service: str, capsys: pytest.CaptureFixtu
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         where = [f"--queue.metrics_port={port}"] if service == "worker" else ["--port", str(port)]
-        assert main([service, *where, "--engine.url=http://127.0.0.1:9"]) == 2
+        assert main([service, *where, "--engine.urls=http://127.0.0.1:9"]) == 2
     assert f"{service}: cannot listen at 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
 
 

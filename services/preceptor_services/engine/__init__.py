@@ -1,0 +1,8 @@
+"""The teacher's servers as one engine: see `pool`."""
+
+from preceptor_services.engine.errors import EngineError
+from preceptor_services.engine.pool import Engine
+from preceptor_services.engine.protocol import Answer, Constraint, Endpoint, Generation, Prompt
+from preceptor_services.engine.replica import Teacher
+
+__all__ = ["Answer", "Constraint", "Endpoint", "Engine", "EngineError", "Generation", "Prompt", "Teacher"]

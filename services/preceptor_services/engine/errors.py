@@ -1,0 +1,19 @@
+"""What can go wrong with a call to the engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Kind = Literal["unreachable", "timeout", "overloaded", "broken", "rejected"]
+REPEATABLE: frozenset[Kind] = frozenset({"unreachable", "overloaded", "broken"})
+
+
+class EngineError(Exception):
+    """The engine gave no usable answer; `kind` says why, and so whether repeating can help."""
+
+    def __init__(self, kind: Kind, detail: str, *, pause_s: float | None = None, status: int | None = None) -> None:
+        super().__init__(detail)
+        self.kind = kind
+        self.pause_s = pause_s
+        """How long the server is to be left alone."""
+        self.status = status

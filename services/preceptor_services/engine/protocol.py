@@ -1,0 +1,166 @@
+"""The OpenAI protocol as the services speak it: bodies of requests, and what the replies say. Pure.
+
+In: prompts and how to sample; a server's reply. Out: a JSON body; one `Answer` per prompt, in order, and their cost.
+Guarantees: a reply outside the protocol is an error, never an answer; a thought is never taken for an answer.
+Raises `EngineError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+
+from preceptor_client.contract import Usage
+from preceptor_services.engine.errors import EngineError
+
+Endpoint = Literal["completion", "chat"]
+Constraint = Literal["none", "tokens", "choice", "json"]
+"""How decoding is bound to the labels. `tokens`: only the labels' tokens are allowed (each must be one token; costs
+nothing measurable); `choice`: vLLM's structured outputs (about a tenth slower on one-token answers); `json`: a JSON
+object with `reasoning`, then `verdict`, by the protocol's `response_format`."""
+
+_LONGEST_PAUSE_S = 2.0
+_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question: a text to complete, or a user's message with an optional system message."""
+
+    text: str
+    system: str | None = None
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How answers are drawn: `n` per prompt, at most `max_tokens` long, bound to `labels` by `constraint` where that
+    is supported."""
+
+    endpoint: Endpoint
+    max_tokens: int
+    n: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    labels: tuple[str, ...] = ()
+    constraint: Constraint = "none"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The `n` texts drawn for one prompt, or the error that left it without any."""
+
+    texts: tuple[str, ...] = ()
+    reasoning: tuple[str | None, ...] = ()
+    """What the teacher thought before each text, where it thought."""
+    error: str | None = None
+
+
+def path_of(endpoint: Endpoint) -> str:
+    """Where requests of this kind go."""
+    return "/v1/completions" if endpoint == "completion" else "/v1/chat/completions"
+
+
+def body_of(
+    prompts: Sequence[Prompt],
+    generation: Generation,
+    *,
+    model: str,
+    constraint: Constraint,
+    label_tokens: Mapping[str, int],
+) -> dict[str, Any]:
+    """One request for all `prompts`; chat takes one. `constraint` is what this server is able to hold to."""
+    body: dict[str, Any] = {
+        "model": model,
+        "max_tokens": generation.max_tokens,
+        "n": generation.n,
+        "temperature": generation.temperature,
+        "top_p": generation.top_p,
+    }
+    if generation.seed is not None:
+        body["seed"] = generation.seed
+    if generation.endpoint == "completion":
+        body["prompt"] = [prompt.text for prompt in prompts]
+    else:
+        (prompt,) = prompts
+        system = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []
+        body["messages"] = [*system, {"role": "user", "content": prompt.text}]
+    match constraint:
+        case "tokens" if label_tokens.keys() >= set(generation.labels):
+            body["allowed_token_ids"] = [label_tokens[label] for label in generation.labels]
+        case "choice":
+            body["structured_outputs"] = {"choice": list(generation.labels)}
+        case "json":
+            body["response_format"] = _verdict_schema(generation.labels)
+    return body
+
+
+def _verdict_schema(labels: Sequence[str]) -> dict[str, Any]:
+    schema = {
+        "type": "object",
+        "properties": {"reasoning": {"type": "string"}, "verdict": {"type": "string", "enum": list(labels)}},
+        "required": ["reasoning", "verdict"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+
+
+def answers_of(
+    reply: Any, endpoint: Endpoint, prompts: int, n: int, *, inline_reasoning: bool = False
+) -> tuple[list[Answer], Usage]:
+    """The answers to `prompts` prompts, `n` texts each, and their cost. With `inline_reasoning` an answer that broke
+    off before `</think>` is all thought."""
+    try:
+        usage = reply["usage"]
+        cost = Usage(
+            calls=prompts,
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage.get("completion_tokens") or 0,
+        )
+        choices = {choice["index"]: choice for choice in reply["choices"]}
+        if len(reply["choices"]) != prompts * n or choices.keys() != set(range(prompts * n)):
+            raise ValueError(f"{len(reply['choices'])} choices for {prompts} prompts, {n} each")
+        texts = [_text_of(choices[index], endpoint, inline_reasoning) for index in range(prompts * n)]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise EngineError("broken", f"{path_of(endpoint)} does not answer as the protocol says: {error!r}") from None
+    groups = [texts[start : start + n] for start in range(0, len(texts), n)]
+    return [Answer(tuple(text for text, _ in group), tuple(thought for _, thought in group)) for group in groups], cost
+
+
+def _text_of(choice: Mapping[str, Any], endpoint: Endpoint, inline_reasoning: bool) -> tuple[str, str | None]:
+    """A choice's text, and the thought before it. Choices are numbered prompt by prompt and come in any order."""
+    if endpoint == "completion":
+        thought, text = split_thought(choice["text"] or "")
+        return text, thought
+    message = choice["message"]
+    broke_off = inline_reasoning and choice.get("finish_reason") == "length"
+    # None: the thought took all the room there was. vLLM called the thought `reasoning_content` before `reasoning`.
+    inline, text = split_thought(message["content"] or "", broke_off=broke_off)
+    return text, message.get("reasoning") or message.get("reasoning_content") or inline
+
+
+def split_thought(text: str, *, broke_off: bool = False) -> tuple[str | None, str]:
+    """What a text holds up to its last `</think>`, and what follows. A thought without an end has nothing after it:
+    one that was begun, or any text that is known to have broken off (`broke_off`)."""
+    thought, end, rest = text.rpartition(_THOUGHT_ENDS)
+    if not end:
+        if not broke_off and not text.lstrip().startswith(_THOUGHT_BEGINS):
+            return None, text
+        thought, rest = text, ""
+    return thought.strip().removeprefix(_THOUGHT_BEGINS).strip(), rest
+
+
+def failure_of(reply: httpx.Response, path: str) -> EngineError:
+    """What a reply other than 200 means."""
+    detail = f"{path} answered {reply.status_code}: {reply.text[:300]}"
+    status = reply.status_code
+    if status in (429, 503):
+        try:
+            pause_s = min(float(reply.headers.get("Retry-After", "")), _LONGEST_PAUSE_S)
+        except ValueError:
+            pause_s = None
+        return EngineError("overloaded", detail, pause_s=pause_s, status=status)
+    return EngineError("broken" if status >= 500 else "rejected", detail, status=status)

@@ -1,0 +1,320 @@
+"""One server of the teacher: asked over HTTP, and watched.
+
+In: bodies' worth of prompts. Out: their answers, or an `EngineError`; whether the server is `ready`.
+Guarantees: at most `concurrency` requests in flight through `places`; ready only after real requests of every kind
+have been answered and the pool has admitted it; asked every few seconds while it is ready, so that a server that went
+away or was restarted is noticed before a cohort finds out.
+Waits for: the server, at most `engine.timeout_s` a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+
+from preceptor_client.contract import Usage
+from preceptor_services.engine.errors import EngineError
+from preceptor_services.engine.protocol import (
+    Answer,
+    Constraint,
+    Endpoint,
+    Generation,
+    Prompt,
+    answers_of,
+    body_of,
+    failure_of,
+    path_of,
+)
+from preceptor_services.metrics import Metrics
+from preceptor_services.priority import Priority, PriorityPlaces
+from preceptor_services.settings import EngineSettings
+from preceptor_services.weights import UNKNOWN, weights_revision
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 2.0
+_HEARTBEAT_S = 3.0
+"""Shorter than any server takes to start, so that a restart, perhaps with other weights, cannot go unnoticed."""
+_CONNECT_S = 5.0
+_HEARTBEAT_PATIENCE_S = 5.0
+_KEEP_ALIVE_S = 4.0
+"""Shorter than vLLM keeps an idle connection, so that it is never closed under a request."""
+_FAILURES_IN_A_ROW = 3
+"""So many broken or late replies without a good one between are the server's fault, not a prompt's."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Who answers: the model's name and its weights."""
+
+    name: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a server has loaded. `root` tells weights apart whose revision is unknown; else it is empty."""
+
+    teacher: Teacher
+    root: str = ""
+
+    def __str__(self) -> str:
+        root = f" ({self.root})" if self.root else ""
+        return f"{self.teacher.name}, revision {self.teacher.revision}{root}"
+
+
+class Replica:
+    """A connection pool to one server. `changed` is called whenever `ready` may have."""
+
+    def __init__(
+        self,
+        url: str,
+        settings: EngineSettings,
+        metrics: Metrics,
+        changed: Callable[[], None],
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={**headers, "Content-Type": "application/json"},
+            limits=httpx.Limits(
+                max_connections=settings.concurrency + 1,  # the watch takes no place
+                max_keepalive_connections=settings.concurrency + 1,
+                keepalive_expiry=_KEEP_ALIVE_S,
+            ),
+            transport=transport,
+        )
+        self.url = url
+        self.name = self._http.base_url.netloc.decode()
+        self.trouble: str | None = f"the engine at {url} has not answered yet"
+        """Why it is not ready; None when it is."""
+        self.served: Served | None = None
+        """What it had loaded when it was admitted last; None before."""
+        self._settings = settings
+        self._metrics = metrics
+        self._changed = changed
+        self._model = settings.model or ""
+        self._roots: dict[str, str | None] = {}
+        self._label_tokens: dict[str, int] = {}
+        self._unsupported: set[tuple[Endpoint, Constraint]] = set()
+        self._failures = 0
+        self._lost = asyncio.Event()
+        self._places = PriorityPlaces(settings.concurrency)
+        self._visits: set[asyncio.Timeout] = set()
+        metrics.engine_ready.labels(self.name).set(0)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the server has answered real requests, was admitted, and has not been lost since."""
+        return self.trouble is None
+
+    @property
+    def load(self) -> int:
+        """Requests in flight and waiting."""
+        return self._places.load
+
+    @asynccontextmanager
+    async def place(self, priority: Priority) -> AsyncIterator[None]:
+        """One of its places. Raises EngineError when the replica is abandoned before the block is through."""
+        try:
+            async with asyncio.timeout(None) as visit:
+                self._visits.add(visit)
+                try:
+                    async with self._places.held(priority):
+                        yield
+                finally:
+                    self._visits.discard(visit)
+        except TimeoutError:
+            raise EngineError("unreachable", f"the engine at {self.url} was lost: {self.trouble}") from None
+
+    def abandon(self) -> None:
+        """Send away whoever waits for it or for its answer."""
+        now = asyncio.get_running_loop().time()
+        for visit in self._visits:
+            visit.reschedule(now)
+
+    def admit(self, served: Served) -> None:
+        """It takes part from now on."""
+        self.served, self.trouble, self._failures = served, None, 0
+        self._lost.clear()
+        self._metrics.engine_ready.labels(self.name).set(1)
+        self._changed()
+
+    def lose(self, error: EngineError) -> None:
+        """It takes no part until it is admitted again."""
+        if self.ready:
+            log.warning("engine lost: %s", error)
+        self.trouble = str(error)
+        self._lost.set()
+        self._metrics.engine_ready.labels(self.name).set(0)
+        self._changed()
+
+    async def watch(self, probes: Sequence[Generation], admit: Callable[[Replica, Served], None]) -> None:
+        """Keeps `ready` true to life, forever: asks until the server answers and `admit` takes it, then until it is
+        lost. `admit` raises EngineError if the server must stay out."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                admit(self, await self.prepare(probes))
+            except EngineError as error:
+                if self.trouble != str(error):
+                    log.warning("engine not ready: %s", error)
+                self.trouble = str(error)
+                await asyncio.sleep(error.pause_s or pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                log.info("engine ready: %s answers as %s", self.url, self.served)
+                pause_s = _FIRST_PAUSE_S
+                await self._until_lost()
+
+    async def _until_lost(self) -> None:
+        while self.ready:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), _HEARTBEAT_S)
+                return
+            try:
+                if await self._list(_HEARTBEAT_PATIENCE_S) != self._roots:
+                    self.lose(EngineError("unreachable", f"the engine at {self.url} serves other models than before"))
+            except EngineError as error:
+                self.failed(error)
+                if error.kind == "unreachable":
+                    self.lose(error)
+
+    async def prepare(self, probes: Sequence[Generation]) -> Served:
+        """Learn what is served, and put each kind of request in `probes` for real. Raises EngineError if one fails.
+
+        A way of constraining that the server refuses is given up for good: answers are then read as they come.
+        """
+        self._roots = await self._list()
+        model = self._settings.model or next(iter(self._roots), "")
+        if model not in self._roots:
+            raise EngineError(
+                "rejected",
+                f"engine.model: {model!r} is not served at {self.url}, which has {', '.join(self._roots) or 'nothing'}",
+            )
+        self._model = model
+        for probe in dict.fromkeys(replace(probe, n=1, temperature=0.0, top_p=1.0, seed=None) for probe in probes):
+            await self._probe(replace(probe, max_tokens=1))
+        root = self._roots[model]
+        revision = self._settings.revision
+        if revision is None:
+            revision = await asyncio.to_thread(weights_revision, root)
+        return Served(Teacher(model, revision), root=(root or "") if revision == UNKNOWN else "")
+
+    async def _list(self, patience_s: float | None = None) -> dict[str, str | None]:
+        """The models served, and where each was loaded from."""
+        listed = await self._call("GET", "/v1/models", None, patience_s)
+        try:
+            return {model["id"]: model.get("root") for model in listed["data"]}
+        except (KeyError, TypeError, AttributeError):
+            raise EngineError("broken", f"{self.url}/v1/models does not answer as the protocol says") from None
+
+    async def _probe(self, probe: Generation) -> None:
+        if probe.constraint == "tokens":
+            try:
+                await self._find_label_tokens(probe.labels)
+            except EngineError as error:
+                if error.kind != "rejected":
+                    raise
+                log.warning("labels cannot bind decoding, answers are read as they come: %s", error)
+        try:
+            await self.ask([Prompt("ready")], probe)
+        except EngineError as error:
+            if error.kind != "rejected" or self._constraint(probe) == "none":
+                raise
+            self._give_up(probe, error)
+            await self.ask([Prompt("ready")], probe)
+
+    async def _find_label_tokens(self, labels: Sequence[str]) -> None:
+        """Ask the server for the labels' token ids. Raises EngineError (`rejected`) if a label is not one token."""
+        for label in labels:
+            body = {"model": self._model, "prompt": label, "add_special_tokens": False}
+            tokens = (await self._call("POST", "/tokenize", body)).get("tokens", [])
+            if len(tokens) != 1:
+                raise EngineError("rejected", f"the label {label!r} is {len(tokens)} tokens, not one")
+            self._label_tokens[label] = tokens[0]
+
+    def _give_up(self, probe: Generation, error: EngineError) -> None:
+        log.warning(
+            "constraint %r is not to be had of this engine, answers are read as they come: %s", probe.constraint, error
+        )
+        self._unsupported.add((probe.endpoint, probe.constraint))
+
+    def _constraint(self, generation: Generation) -> Constraint:
+        reasoning = self._settings.reasoning if generation.endpoint == "chat" else "none"
+        if reasoning == "inline" or (reasoning == "parsed" and generation.constraint == "tokens"):
+            return "none"  # it would bind the thought
+        if (generation.endpoint, generation.constraint) in self._unsupported:
+            return "none"
+        return generation.constraint
+
+    async def ask(self, prompts: Sequence[Prompt], generation: Generation) -> tuple[list[Answer], Usage]:
+        """One request. Raises EngineError."""
+        if generation.endpoint == "chat" and self._settings.reasoning != "none":
+            generation = replace(generation, max_tokens=generation.max_tokens + self._settings.reasoning_tokens)
+        body = body_of(
+            prompts,
+            generation,
+            model=self._model,
+            constraint=self._constraint(generation),
+            label_tokens=self._label_tokens,
+        )
+        try:
+            reply = await self._call("POST", path_of(generation.endpoint), body)
+            answers, cost = answers_of(
+                reply,
+                generation.endpoint,
+                len(prompts),
+                generation.n,
+                inline_reasoning=self._settings.reasoning == "inline",
+            )
+        except EngineError as error:
+            self.failed(error)
+            raise
+        self._failures = 0
+        return answers, cost
+
+    def failed(self, error: EngineError) -> None:
+        """Count a failure; one too many in a row loses the server."""
+        if error.kind in ("broken", "timeout"):
+            self._failures += 1
+            if self.ready and self._failures >= _FAILURES_IN_A_ROW:
+                self.lose(error)
+
+    async def _call(self, method: str, path: str, body: dict[str, Any] | None, patience_s: float | None = None) -> Any:
+        """One HTTP exchange. Raises EngineError."""
+        patience_s = patience_s or self._settings.timeout_s
+        timeout = httpx.Timeout(patience_s, connect=min(_CONNECT_S, patience_s), pool=None)
+        content = None if body is None else json.dumps(body).encode()
+        started = time.monotonic()
+        self._metrics.engine_calls.inc()
+        try:
+            reply = await self._http.request(method, path, content=content, timeout=timeout)
+        except httpx.ConnectTimeout:
+            raise EngineError("unreachable", f"no connection to the engine at {self.url}") from None
+        except httpx.TimeoutException:
+            raise EngineError("timeout", f"no answer from {self.url}{path} within {patience_s:g} s") from None
+        except httpx.TransportError as error:
+            raise EngineError("unreachable", f"the engine at {self.url} is not to be reached: {error!r}") from None
+        finally:
+            self._metrics.engine_seconds.observe(time.monotonic() - started)
+        if reply.status_code != 200:
+            raise failure_of(reply, path)
+        try:
+            return json.loads(reply.content)
+        except ValueError:
+            raise EngineError("broken", f"{path} answered with something else than JSON") from None
