@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
@@ -42,12 +43,14 @@ def dump_config(config: BaseModel) -> str:
 
 def describe(error: ValidationError) -> str:
     """A validation error in a reader's words: one line a problem, `key: what is wrong (found: value)`."""
-    lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(whole)"
-        found = repr(problem["input"])
-        lines.append(f"  {key}: {problem['msg']} (found: {found if len(found) <= 80 else found[:77] + '...'})")
-    return "\n".join(lines)
+    return "\n".join(f"  {describe_problem(problem)}" for problem in error.errors())
+
+
+def describe_problem(problem: ErrorDetails) -> str:
+    """One entry of a validation error: `key: what is wrong (found: value)`."""
+    key = ".".join(str(part) for part in problem["loc"]) or "(whole)"
+    found = repr(problem["input"])
+    return f"{key}: {problem['msg']} (found: {found if len(found) <= 80 else found[:77] + '...'})"
 
 
 def _from_file(path: Path | None) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def judge_app(settings: ServiceSettings) -> FastAPI:
     """`POST /v1/judge`. Raises RubricError if the rubric set cannot be used."""
     metrics = Metrics()
     engine = Engine(settings.engine, metrics)
-    judge = Judge(engine, load_rubrics(settings.rubrics), settings.judging, metrics)
+    judge = Judge(engine, load_rubrics(*settings.rubrics), settings.judging, metrics)
     app = base_app(
         "Preceptor judge",
         "Judges the candidates of a cohort: a typed verdict for each on every axis.",
@@ -111,7 +111,7 @@ def rewrite_app(settings: ServiceSettings) -> FastAPI:
     """`POST /v1/rewrite`. Raises RubricError if the rubric set cannot be used."""
     metrics = Metrics()
     engine = Engine(settings.engine, metrics)
-    rewriter = Rewriter(engine, load_rubrics(settings.rubrics), settings.rewriting, metrics)
+    rewriter = Rewriter(engine, load_rubrics(*settings.rubrics), settings.rewriting, metrics)
     app = base_app(
         "Preceptor rewrite",
         "Copies a good suffix, repairs a bad one.",

@@ -1,45 +1,41 @@
-"""Rubric sets: what the teacher is asked, as data. A set is a folder:
+"""The rubrics of a service: what its teacher is asked, as data.
 
-    set.yaml         what holds for all of it: control tokens of its own, how whitespace is treated
-    <axis>.yaml      one per axis: see `RubricFile`
-    rewrite.yaml     how suffixes are rewritten: see `RewriteFile`
+A set is a folder, a rubric is a file or a folder (see `preceptor_client.rubrics`):
+
+    set.yaml         what holds for the whole set: control tokens of its teacher, how whitespace is treated
+    <rubric>.yaml    one per way of judging; the one named as its axis is the axis's default
+    rewrite.yaml     how suffixes are rewritten: see `RewriteSpec`
     *.jinja          the prompts that these name
 
-In: the name of a packaged set or a folder's path. Out: a checked `RubricSet`, whose `hash`es change with anything
-that changes a prompt or the reading of its answer. Raises `RubricError` naming the file and the key. Reads files when
-loading, never later.
+In: names of packaged sets, folders, files. Out: a checked `RubricBook`. Every rubric and rewrite has a `hash` that
+changes with anything that changes its prompt or the reading of its answers. Raises `RubricError` naming file and
+line. Reads files when loading, never later.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Self
 
-import yaml
-from jinja2 import StrictUndefined, Template, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from jinja2 import Template
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from preceptor_client.config import describe
-from preceptor_client.contract import AxisName
-from preceptor_services.engine import Constraint, Endpoint, Prompt
+from preceptor_client.contract import Endpoint, Mode, RubricInfo, RubricList, RubricName, RubricSpec
+from preceptor_client.rubrics import RubricError, Sourced, read_spec
+from preceptor_services.engine import Prompt
 from preceptor_services.fencing import Neutraliser
-from preceptor_services.parsing import Parser
+from preceptor_services.templates import PromptError, compile_prompt, render
 
 PACKAGED = Path(__file__).parent / "rubrics"
 _RESERVED = {"set", "rewrite"}
-_JINJA = ImmutableSandboxedEnvironment(
-    undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-)
-_JINJA.globals.clear()  # prompts need none of them, and every rendering would go through them
-
-
-class RubricError(ValueError):
-    """The rubric set cannot be used; the text names the file and what to change."""
+_NAME = TypeAdapter(RubricName)
+_Where = Callable[[str, int], str]
+"""Where a line of `prompt` or `system` stands, for an error."""
 
 
 class _File(BaseModel):
@@ -64,13 +60,15 @@ class SetFile(_File):
         return tokens
 
 
-class _PromptFile(_File):
-    endpoint: Endpoint
-    template: str
-    """Jinja file of the prompt (`completion`) or of the user's message (`chat`)."""
+class RewriteSpec(_File):
+    """`rewrite.yaml`. Templates see `prefix`, `suffix`, `fence` and `join`, the prefix's last `join_words` words."""
+
+    endpoint: Endpoint = "chat"
+    prompt: Annotated[str, Field(min_length=1)]
     system: str | None = None
-    """Jinja file of the system message, for `chat`."""
     max_tokens: Annotated[int, Field(ge=1, le=8192)]
+    join_words: Annotated[int, Field(ge=0, le=32)] = 0
+    """Words of the prefix that the teacher repeats before the rewrite, for a smooth join; they are taken off again."""
 
     @model_validator(mode="after")
     def _system_is_for_chat(self) -> Self:
@@ -79,58 +77,29 @@ class _PromptFile(_File):
         return self
 
 
-class RubricFile(_PromptFile):
-    """`<axis>.yaml`. A template sees `prefix`, `fence` and `reference`, and `candidate` (pointwise) or `a` and `b`
-    (pairwise)."""
+@dataclass(frozen=True)
+class Numbered:
+    """A candidate of a listwise prompt."""
 
-    axis: AxisName
-    mode: Literal["pointwise", "pairwise"]
-    labels: dict[str, Annotated[float, Field(ge=0.0, le=1.0)]]
-    """Verdict -> score; in pairwise rubrics the score of `a`: 1, 0 or 0.5."""
-    parser: Parser
-    constraint: Constraint = "none"
-    """How decoding is bound to the labels where the engine can: see `engine.Constraint`."""
-    reference: Literal["required", "unused"] = "unused"
-
-    @model_validator(mode="after")
-    def _labels_fit_the_mode(self) -> Self:
-        if len({label.casefold() for label in self.labels}) < max(2, len(self.labels)):
-            raise ValueError("labels must be at least two, and differ in more than case")
-        if self.mode == "pairwise":
-            scores = set(self.labels.values())
-            if not {0.0, 1.0} <= scores <= {0.0, 0.5, 1.0}:
-                raise ValueError(
-                    "labels of a pairwise rubric must score 1 (a is better), 0 (b is) and perhaps 0.5 (neither)"
-                )
-        if self.constraint != "none" and (self.constraint == "json") != (self.parser == "json"):
-            raise ValueError(f"parser {self.parser!r} cannot read what constraint {self.constraint!r} makes")
-        if self.constraint == "tokens" and self.max_tokens != 1:
-            raise ValueError("constraint tokens needs max_tokens: 1")
-        return self
-
-
-class RewriteFile(_PromptFile):
-    """`rewrite.yaml`. A template sees `prefix`, `suffix`, `fence` and `join`, the prefix's last `join_words` words."""
-
-    join_words: Annotated[int, Field(ge=0, le=32)] = 0
-    """Words of the prefix that the teacher repeats before the rewrite, for a smooth join; they are taken off again."""
+    number: int
+    text: str
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """A prompt as a file of the set describes it."""
+    """A prompt as a spec describes it."""
 
     name: str
-    """`<set>/<axis>`."""
+    """`<set>/<rubric>`."""
     hash: str
-    template: Template
-    system: Template | None
+    _prompt: Template
+    _system: Template | None
 
-    def render(self, **texts: str | None) -> Prompt:
+    def render(self, **texts: object) -> Prompt:
         """The prompt that asks about `texts`, which must have been neutralised."""
         return Prompt(
-            text=self.template.render(texts),
-            system=self.system.render(texts) if self.system else None,
+            text=render(self._prompt, **texts),
+            system=render(self._system, **texts) if self._system else None,
         )
 
 
@@ -138,94 +107,177 @@ class _Asked:
 class Rubric(_Asked):
     """How one axis is judged."""
 
-    spec: RubricFile
+    spec: RubricSpec
 
 
 @dataclass(frozen=True)
 class RewriteRubric(_Asked):
     """How suffixes are rewritten."""
 
-    spec: RewriteFile
+    spec: RewriteSpec
 
 
 @dataclass(frozen=True)
-class RubricSet:
-    """One teacher's way of being asked."""
+class TextRules:
+    """How texts are neutralised before they enter a prompt; part of what a hash stands for."""
 
-    name: str
-    description: str
-    neutraliser: Neutraliser
-    axes: Mapping[str, Rubric]
+    control_tokens: tuple[str, ...]
+    collapse_whitespace: bool
+
+
+@dataclass(frozen=True)
+class RubricBook:
+    """All that a service can ask its teacher."""
+
+    rubrics: Mapping[str, Rubric]
+    """By name."""
+    defaults: Mapping[str, Rubric]
+    """By axis."""
     rewrite: RewriteRubric | None
+    texts: TextRules
+
+    @cached_property
+    def neutraliser(self) -> Neutraliser:
+        """What makes texts harmless for all of these prompts."""
+        return Neutraliser(self.texts.control_tokens, collapse_whitespace=self.texts.collapse_whitespace)
+
+    @property
+    def listing(self) -> RubricList:
+        """What `GET /v1/rubrics` answers."""
+        return RubricList(
+            rubrics=tuple(
+                RubricInfo(name=name, hash=rubric.hash, default=rubric in self.defaults.values(), spec=rubric.spec)
+                for name, rubric in self.rubrics.items()
+            )
+        )
+
+    def choose(self, axis: str, wanted: str | RubricSpec | None) -> Rubric:
+        """The rubric that judges `axis`: the default, one of the book by name, or one that a request brought.
+
+        Raises RubricError.
+        """
+        if isinstance(wanted, RubricSpec):
+            return rubric_of(wanted, f"request/{axis}", self.texts)
+        if wanted is None:
+            if axis not in self.defaults:
+                raise RubricError(f"axes: no rubric for {axis!r}: this service has {', '.join(self.defaults)}")
+            return self.defaults[axis]
+        rubric = self.rubrics.get(wanted)
+        if rubric is None:
+            raise RubricError(f"rubrics: no rubric {wanted!r}: this service has {', '.join(self.rubrics)}")
+        if rubric.spec.axis != axis:
+            raise RubricError(f"rubrics: {wanted!r} judges {rubric.spec.axis}, not {axis}")
+        return rubric
 
 
-def load_rubrics(name_or_path: str) -> RubricSet:
-    """The packaged set of that name, or the set in that folder."""
-    folder = PACKAGED / name_or_path if name_or_path.isidentifier() else Path(name_or_path)
-    if not folder.is_dir():
-        packaged = ", ".join(sorted(path.name for path in PACKAGED.iterdir() if path.is_dir()))
-        raise RubricError(f"rubrics: {name_or_path!r} is neither a packaged set ({packaged}) nor a folder")
-    about, about_source = _read(folder / "set.yaml", SetFile)
-    axes = {}
-    for path in sorted(folder.glob("*.yaml")):
-        if path.stem in _RESERVED:
+def load_rubrics(*sources: str) -> RubricBook:
+    """The rubrics of `sources` together; of two defaults for one axis, or two rewrites, the later counts."""
+    paths = [_find(source) for source in sources]
+    about = [read_spec(path / "set.yaml", SetFile).spec for path in paths if _is_set(path)]
+    texts = TextRules(
+        control_tokens=tuple(sorted({token for one in about for token in one.control_tokens})),
+        collapse_whitespace=any(one.collapse_whitespace for one in about),
+    )
+    rubrics: dict[str, Rubric] = {}
+    defaults: dict[str, Rubric] = {}
+    rewrite: RewriteRubric | None = None
+    for path in paths:
+        if not _is_set(path):
+            file = path / "rubric.yaml" if path.is_dir() else path
+            found = _rubric(read_spec(file, RubricSpec), f"own/{path.stem}", texts)
+            rubrics[found.name] = defaults[found.spec.axis] = found
             continue
-        spec, source = _read(path, RubricFile)
-        if spec.axis != path.stem:
-            raise RubricError(f"{path}: axis: {spec.axis!r} must be the file's name, {path.stem!r}")
-        rubric = Rubric(**_asked(folder, spec, path.stem, about_source + source), spec=spec)
-        texts = {"a": "a", "b": "b"} if spec.mode == "pairwise" else {"candidate": "c"}
-        _try_out(folder / spec.template, rubric, prefix="p", reference="r", fence="f", **texts)
-        axes[spec.axis] = rubric
-    if not axes:
-        raise RubricError(f"{folder}: holds no rubric; add one as <axis>.yaml")
-    rewrite = None
-    if (folder / "rewrite.yaml").exists():
-        rewrite_spec, source = _read(folder / "rewrite.yaml", RewriteFile)
-        rewrite = RewriteRubric(**_asked(folder, rewrite_spec, "rewrite", about_source + source), spec=rewrite_spec)
-        _try_out(folder / rewrite_spec.template, rewrite, prefix="p", suffix="s", fence="f", join="p")
-    neutraliser = Neutraliser(about.control_tokens, collapse_whitespace=about.collapse_whitespace)
-    return RubricSet(folder.name, about.description, neutraliser, axes, rewrite)
+        of_set = {
+            file.stem: _rubric(read_spec(file, RubricSpec), f"{path.name}/{file.stem}", texts)
+            for file in sorted(path.glob("*.yaml"))
+            if file.stem not in _RESERVED
+        }
+        rubrics |= {rubric.name: rubric for rubric in of_set.values()}
+        defaults |= _defaults_of(path, of_set)
+        if (path / "rewrite.yaml").is_file():
+            rewrite = _rewrite(read_spec(path / "rewrite.yaml", RewriteSpec), path.name, texts)
+    return RubricBook(rubrics, defaults, rewrite, texts)
 
 
-FileT = TypeVar("FileT", bound=_File)
+def rubric_of(spec: RubricSpec, name: str, texts: TextRules) -> Rubric:
+    """The rubric of a spec that came without a file. Raises RubricError naming the part and its line."""
+    return _compiled(spec, name, texts, lambda part, line: f"rubrics: {part} of {name}, line {line}")
 
 
-def _read(path: Path, model: type[FileT]) -> tuple[FileT, str]:
-    """The checked file, and its content in one canonical spelling."""
+def _is_set(path: Path) -> bool:
+    return (path / "set.yaml").is_file()
+
+
+def _find(source: str) -> Path:
+    packaged = sorted(path.name for path in PACKAGED.iterdir() if path.is_dir())
+    path = PACKAGED / source if source in packaged else Path(source)
+    if path.is_file() or _is_set(path) or (path / "rubric.yaml").is_file():
+        return path.resolve()
+    if path.is_dir():
+        raise RubricError(f"{path}: holds no rubric: a set needs set.yaml, a single rubric rubric.yaml")
+    raise RubricError(f"rubrics: {source!r} is neither a packaged set ({', '.join(packaged)}) nor a file or folder")
+
+
+def _defaults_of(path: Path, rubrics: Mapping[str, Rubric]) -> dict[str, Rubric]:
+    """By axis: the only one, or the one named as the axis."""
+    if not rubrics:
+        raise RubricError(f"{path}: holds no rubric; add one as <axis>.yaml")
+    by_axis: dict[str, list[str]] = {}
+    for stem, rubric in rubrics.items():
+        by_axis.setdefault(rubric.spec.axis, []).append(stem)
+    defaults = {}
+    for axis, stems in by_axis.items():
+        if axis not in stems and len(stems) > 1:
+            raise RubricError(
+                f"{path}: {' and '.join(f'{stem}.yaml' for stem in stems)} judge {axis}: "
+                f"name the one that is the default {axis}.yaml"
+            )
+        defaults[axis] = rubrics[axis if axis in stems else stems[0]]
+    return defaults
+
+
+def _rubric(source: Sourced[RubricSpec], name: str, texts: TextRules) -> Rubric:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        spec = model.model_validate(content)
-    except OSError as error:
-        raise RubricError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RubricError(f"{path}: is not YAML: {error}") from None
-    except ValidationError as error:
-        raise RubricError(f"{path} does not hold:\n{describe(error)}") from None
-    return spec, json.dumps(spec.model_dump(mode="json", exclude={"description"}), sort_keys=True)
+        _NAME.validate_python(name)
+    except ValidationError:
+        raise RubricError(f"{source.path}: {name!r} is no name: use letters, digits, dots, - and _") from None
+    return _compiled(source.spec, name, texts, source.where)
 
 
-def _asked(folder: Path, spec: _PromptFile, stem: str, source: str) -> dict[str, Any]:
-    """The fields of `_Asked`."""
-    template, text = _compile(folder / spec.template)
-    system, system_text = _compile(folder / spec.system) if spec.system else (None, "")
-    digest = hashlib.sha256("\0".join((source, text, system_text)).encode()).hexdigest()
-    return {"name": f"{folder.name}/{stem}", "hash": digest, "template": template, "system": system}
+def _compiled(spec: RubricSpec, name: str, texts: TextRules, where: _Where) -> Rubric:
+    sample: dict[str, object] = {"prefix": "p", "reference": "r", "fence": "f"}
+    match spec.mode:
+        case Mode.POINTWISE:
+            sample["candidate"] = "c"
+        case Mode.PAIRWISE:
+            sample |= {"a": "a", "b": "b"}
+        case Mode.BEST_OF | Mode.RANKING:
+            sample["candidates"] = [Numbered(1, "a"), Numbered(2, "b")]
+    return Rubric(name, _hash(spec, texts), *_templates(spec, sample, where), spec=spec)
 
 
-def _compile(path: Path) -> tuple[Template, str]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return _JINJA.from_string(text), text
-    except OSError as error:
-        raise RubricError(f"{path}: cannot be read: {error.strerror}") from None
-    except (TemplateError, UnicodeDecodeError) as error:
-        raise RubricError(f"{path}: is not a Jinja template: {error}") from None
+def _rewrite(source: Sourced[RewriteSpec], set_name: str, texts: TextRules) -> RewriteRubric:
+    sample = {"prefix": "p", "suffix": "s", "fence": "f", "join": "p"}
+    templates = _templates(source.spec, sample, source.where)
+    return RewriteRubric(f"{set_name}/rewrite", _hash(source.spec, texts), *templates, spec=source.spec)
 
 
-def _try_out(path: Path, asked: _Asked, **texts: str) -> None:
-    """Render once, so that a misspelt variable is found when the set is loaded."""
-    try:
-        asked.render(**texts)
-    except TemplateError as error:
-        raise RubricError(f"{path}: {error}; a template may use {', '.join(sorted(texts))}") from None
+def _templates(
+    spec: RubricSpec | RewriteSpec, sample: Mapping[str, object], where: _Where
+) -> tuple[Template, Template | None]:
+    """The compiled prompt and system of `spec`, each tried out once."""
+
+    def compiled(part: str, source: str) -> Template:
+        try:
+            template = compile_prompt(source, sample.keys())
+            render(template, **sample)
+        except PromptError as error:
+            raise RubricError(f"{where(part, error.line)}: {error}") from None
+        return template
+
+    return compiled("prompt", spec.prompt), None if spec.system is None else compiled("system", spec.system)
+
+
+def _hash(spec: RubricSpec | RewriteSpec, texts: TextRules) -> str:
+    content = json.dumps([spec.model_dump(mode="json", exclude={"description"}), asdict(texts)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -7,22 +7,28 @@ In: a YAML file, the environment (`PRECEPTOR_SERVICE_ENGINE__URLS=...`), `--engi
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from preceptor_client.contract import Sampling
+from preceptor_client.contract import MAX_SAMPLES, AxisName, Identifier, Order, Sampling, ScheduleName
 
 ENV_PREFIX = "PRECEPTOR_SERVICE_"
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+RedisUrl = Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")]
 
 
 def _several(value: object) -> object:
     """`a,b` as two entries, for environment and command line."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Rubrics = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_several), NoDecode]
+"""Packaged sets (`instruct`, `nano`), folders and files; of two rubrics for one axis the later is the default."""
 
 
 class Settings(BaseModel):
@@ -82,8 +88,35 @@ class JudgingSettings(Settings):
     """Longest time for one cohort; a request may ask for less. What is open then is returned as `failed`."""
     sampling: Sampling = Sampling()
     """For requests that bring none."""
+    schedule: ScheduleName = ScheduleName.ALL_PAIRS
+    """For requests that name none."""
+    order: Order = Order.BOTH
+    """For requests that name none."""
+    unreadable_retries: Annotated[int, Field(ge=0, le=5)] = 1
+    """How often a question is put again whose answers named no verdict, at a temperature that can bring another."""
+    request_rubrics: bool = True
+    """Whether a request may bring a rubric of its own."""
     max_prompts_per_call: Annotated[int, Field(ge=1, le=4096)] = 64
     """Most prompts in one completions request."""
+
+
+class MemberSettings(Settings):
+    """A further judge of a panel."""
+
+    engine: EngineSettings
+    rubrics: Rubrics = ("instruct",)
+
+
+class PanelSettings(Settings):
+    """Several judges on every cohort. `engine` and `rubrics` of the service are the first, named `first`."""
+
+    members: dict[Identifier, MemberSettings] = Field(default_factory=dict)
+    """The others, by name; without any there is no panel."""
+    combine: Literal["mean", "majority", "minimum"] = "mean"
+    """How their scores become one: the mean; the score that most gave (the mean of those, if there are several); the
+    lowest."""
+    quorum: Annotated[int, Field(ge=1)] | None = None
+    """Judges that must have a score; all of them if left out."""
 
 
 class RewritingSettings(Settings):
@@ -93,6 +126,15 @@ class RewritingSettings(Settings):
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     seed: int | None = None
+    samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
+    """Rewrites drawn for requests that do not say; several need a temperature."""
+    axes: tuple[AxisName, ...] = ("quality",)
+    """What the judge compares several usable rewrites by."""
+    min_length_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    max_length_ratio: Annotated[float, Field(ge=1.0)] = 2.0
+    """A rewrite with fewer or more words than this times the suffix's is refused."""
+    min_kept: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Least share of the suffix's words that a rewrite must keep, in order."""
     max_prompts_per_call: Annotated[int, Field(ge=1, le=4096)] = 64
     """Most rewrites that share one completions request."""
 
@@ -100,7 +142,7 @@ class RewritingSettings(Settings):
 class QueueSettings(Settings):
     """Where the worker finds its cohorts."""
 
-    url: Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")] = "redis://127.0.0.1:6379/0"
+    url: RedisUrl = "redis://127.0.0.1:6379/0"
     bound: Annotated[int, Field(ge=1)] = 1024
     namespace: Annotated[str, Field(min_length=1, max_length=64)] = "preceptor"
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
@@ -119,13 +161,62 @@ class WebSettings(Settings):
     """Finished answers kept for `Idempotency-Key`; the oldest goes first."""
 
 
+class StoreSettings(Settings):
+    """A Redis for what outlives the process or is shared between several: verdict cache, batches, rate limits."""
+
+    url: RedisUrl | None = None
+    """Without one there is no verdict cache and there are no batches; rate limits are each process's own."""
+    namespace: Annotated[str, Field(min_length=1, max_length=64)] = "preceptor"
+
+
+class CacheSettings(Settings):
+    """The verdict cache; needs `store.url`."""
+
+    enabled: bool = True
+    ttl_s: Annotated[int, Field(ge=1)] = 7 * 24 * 3600
+    """How long an answer is kept."""
+
+
+class BatchSettings(Settings):
+    """`POST /v1/batches`; needs `store.url`."""
+
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Cohorts of batches judged at once by this process."""
+    ttl_s: Annotated[int, Field(ge=60)] = 3 * 24 * 3600
+    """How long a batch is kept after it was submitted."""
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024 * 1024
+    max_waiting: Annotated[int, Field(ge=1)] = 100_000
+    """Items without a result, over all batches, above which a new batch is told to come back later."""
+
+
+class AuthSettings(Settings):
+    """Who may call."""
+
+    keys_file: Path | None = None
+    """API keys, hashed, with their limits; see `preceptor keys`. Without it anyone may call, on loopback only."""
+
+
+class LogSettings(Settings):
+    """What is logged, to stderr."""
+
+    format: Literal["json", "text"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    texts: bool = False
+    """Whether prefixes and candidates may appear in the log."""
+
+
 class ServiceSettings(Settings):
     """Everything, with defaults on loopback."""
 
     engine: EngineSettings = EngineSettings()
-    rubrics: str = "instruct"
-    """The packaged set `instruct` or `nano`, or the path of a folder."""
+    rubrics: Rubrics = ("instruct",)
     judging: JudgingSettings = JudgingSettings()
+    panel: PanelSettings = PanelSettings()
     rewriting: RewritingSettings = RewritingSettings()
     queue: QueueSettings = QueueSettings()
+    store: StoreSettings = StoreSettings()
+    cache: CacheSettings = CacheSettings()
+    batches: BatchSettings = BatchSettings()
     web: WebSettings = WebSettings()
+    auth: AuthSettings = AuthSettings()
+    log: LogSettings = LogSettings()

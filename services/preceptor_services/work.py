@@ -27,7 +27,7 @@ async def work(settings: ServiceSettings, stop: asyncio.Event) -> None:
     """Judge what the queue brings until `stop`. Raises RubricError, ServingError."""
     metrics = Metrics()
     engine = Engine(settings.engine, metrics)
-    judge = Judge(engine, load_rubrics(settings.rubrics), settings.judging, metrics)
+    judge = Judge(engine, load_rubrics(*settings.rubrics), settings.judging, metrics)
     async with AsyncExitStack() as resources:
         app = base_app(
             "Preceptor worker", "Metrics and health of a judge worker.", engine, metrics, max_body_bytes=4096

@@ -27,8 +27,8 @@ class AxisGate(Message):
 
 
 class LengthGate(Message):
-    """The candidate's length in words must lie within bounds, absolute or relative to the reference (without one, to the
-    candidate of origin `original`). A relative bound without anything to compare with holds."""
+    """The candidate's length in words must lie within bounds, absolute or relative to the reference (without one, to
+    the candidate of origin `original`). A relative bound without anything to compare with holds."""
 
     kind: Literal["length"] = "length"
     min_words: Annotated[int, Field(ge=0)] = 0
