@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import httpx
 
-from preceptor_client.contract import Usage
+from preceptor_client.contract import Constraint, Endpoint, Usage
 from preceptor_services.engine.errors import EngineError
 
-Endpoint = Literal["completion", "chat"]
-Constraint = Literal["none", "tokens", "choice", "json"]
-"""How decoding is bound to the labels. `tokens`: only the labels' tokens are allowed (each must be one token; costs
-nothing measurable); `choice`: vLLM's structured outputs (about a tenth slower on one-token answers); `json`: a JSON
-object with `reasoning`, then `verdict`, by the protocol's `response_format`."""
+Reasoning = Literal["none", "parsed", "inline"]
+"""How a teacher that thinks before it answers a chat shows its thought: see `EngineSettings.reasoning`."""
 
 _LONGEST_PAUSE_S = 2.0
 _THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
@@ -47,6 +44,8 @@ class Generation:
     seed: int | None = None
     labels: tuple[str, ...] = ()
     constraint: Constraint = "none"
+    ranking: bool = False
+    """Whether the verdict is all labels in order; concerns the constraint `json` alone."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,10 @@ class Answer:
     texts: tuple[str, ...] = ()
     reasoning: tuple[str | None, ...] = ()
     """What the teacher thought before each text, where it thought."""
+    cut_off: tuple[bool, ...] = ()
+    """Whether each text ran into its length limit."""
+    bound: bool = False
+    """Whether decoding was held to the constraint."""
     error: str | None = None
 
 
@@ -71,8 +74,11 @@ def body_of(
     model: str,
     constraint: Constraint,
     label_tokens: Mapping[str, int],
+    reasoning: Reasoning = "none",
+    thought_tokens: int = 0,
 ) -> dict[str, Any]:
-    """One request for all `prompts`; chat takes one. `constraint` is what this server is able to hold to."""
+    """One request for all `prompts`; chat takes one. `constraint` is what this server is able to hold to; one that
+    would bind the thought is left out."""
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": generation.max_tokens,
@@ -88,31 +94,47 @@ def body_of(
         (prompt,) = prompts
         system = [{"role": "system", "content": prompt.system}] if prompt.system is not None else []
         body["messages"] = [*system, {"role": "user", "content": prompt.text}]
+        if reasoning != "none":
+            body["max_tokens"] += thought_tokens
+        if reasoning == "parsed":
+            body["thinking_token_budget"] = thought_tokens
+        if reasoning == "inline" or (reasoning == "parsed" and constraint == "tokens"):
+            constraint = "none"
     match constraint:
         case "tokens" if label_tokens.keys() >= set(generation.labels):
             body["allowed_token_ids"] = [label_tokens[label] for label in generation.labels]
         case "choice":
             body["structured_outputs"] = {"choice": list(generation.labels)}
         case "json":
-            body["response_format"] = _verdict_schema(generation.labels)
+            body["response_format"] = _verdict_schema(generation)
     return body
 
 
-def _verdict_schema(labels: Sequence[str]) -> dict[str, Any]:
+def is_bound(body: Mapping[str, Any]) -> bool:
+    """Whether a request's body holds decoding to a constraint."""
+    return bool(body.keys() & {"allowed_token_ids", "structured_outputs", "response_format"})
+
+
+def _verdict_schema(generation: Generation) -> dict[str, Any]:
+    verdict: dict[str, Any] = {"type": "string", "enum": list(generation.labels)}
+    if generation.ranking:
+        count = len(generation.labels)
+        verdict = {"type": "array", "items": verdict, "minItems": count, "maxItems": count}
+    field = "ranking" if generation.ranking else "verdict"
     schema = {
         "type": "object",
-        "properties": {"reasoning": {"type": "string"}, "verdict": {"type": "string", "enum": list(labels)}},
-        "required": ["reasoning", "verdict"],
+        "properties": {"reasoning": {"type": "string"}, field: verdict},
+        "required": ["reasoning", field],
         "additionalProperties": False,
     }
     return {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
 
 
 def answers_of(
-    reply: Any, endpoint: Endpoint, prompts: int, n: int, *, inline_reasoning: bool = False
+    reply: Any, endpoint: Endpoint, prompts: int, n: int, *, inline_reasoning: bool = False, bound: bool = False
 ) -> tuple[list[Answer], Usage]:
     """The answers to `prompts` prompts, `n` texts each, and their cost. With `inline_reasoning` an answer that broke
-    off before `</think>` is all thought."""
+    off before `</think>` is all thought; `bound` says that decoding was held to a constraint."""
     try:
         usage = reply["usage"]
         cost = Usage(
@@ -123,20 +145,30 @@ def answers_of(
         choices = {choice["index"]: choice for choice in reply["choices"]}
         if len(reply["choices"]) != prompts * n or choices.keys() != set(range(prompts * n)):
             raise ValueError(f"{len(reply['choices'])} choices for {prompts} prompts, {n} each")
-        texts = [_text_of(choices[index], endpoint, inline_reasoning) for index in range(prompts * n)]
+        texts = [
+            (*_text_of(choice, endpoint, inline_reasoning), _is_cut_off(choice))
+            for _, choice in sorted(choices.items())
+        ]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise EngineError("broken", f"{path_of(endpoint)} does not answer as the protocol says: {error!r}") from None
-    groups = [texts[start : start + n] for start in range(0, len(texts), n)]
-    return [Answer(tuple(text for text, _ in group), tuple(thought for _, thought in group)) for group in groups], cost
+    answers = []
+    for start in range(0, len(texts), n):
+        own, thoughts, cut_off = zip(*texts[start : start + n], strict=True)
+        answers.append(Answer(own, thoughts, cut_off, bound))
+    return answers, cost
 
 
-def _text_of(choice: Mapping[str, Any], endpoint: Endpoint, inline_reasoning: bool) -> tuple[str, str | None]:
+def _is_cut_off(choice: Mapping[str, Any]) -> bool:
+    return choice.get("finish_reason") == "length"
+
+
+def _text_of(choice: Mapping[str, Any], endpoint: Endpoint, reasoning: Reasoning) -> tuple[str, str | None]:
     """A choice's text, and the thought before it. Choices are numbered prompt by prompt and come in any order."""
     if endpoint == "completion":
         thought, text = split_thought(choice["text"] or "")
         return text, thought
     message = choice["message"]
-    broke_off = inline_reasoning and choice.get("finish_reason") == "length"
+    broke_off = reasoning == "inline" and _is_cut_off(choice)
     # None: the thought took all the room there was. vLLM called the thought `reasoning_content` before `reasoning`.
     inline, text = split_thought(message["content"] or "", broke_off=broke_off)
     return text, message.get("reasoning") or message.get("reasoning_content") or inline

@@ -10,17 +10,15 @@ Waits for: the server, at most `engine.timeout_s` a request.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import httpx
 
 from preceptor_client.contract import Usage
+from preceptor_services.engine.connection import Connection
 from preceptor_services.engine.errors import EngineError
 from preceptor_services.engine.protocol import (
     Answer,
@@ -31,6 +29,7 @@ from preceptor_services.engine.protocol import (
     answers_of,
     body_of,
     failure_of,
+    is_bound,
     path_of,
 )
 from preceptor_services.metrics import Metrics
@@ -44,10 +43,7 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
 _HEARTBEAT_S = 3.0
 """Shorter than any server takes to start, so that a restart, perhaps with other weights, cannot go unnoticed."""
-_CONNECT_S = 5.0
 _HEARTBEAT_PATIENCE_S = 5.0
-_KEEP_ALIVE_S = 4.0
-"""Shorter than vLLM keeps an idle connection, so that it is never closed under a request."""
 _FAILURES_IN_A_ROW = 3
 """So many broken or late replies without a good one between are the server's fault, not a prompt's."""
 
@@ -83,19 +79,9 @@ class Replica:
         changed: Callable[[], None],
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        headers = {"Authorization": f"Bearer {settings.api_key.get_secret_value()}"} if settings.api_key else {}
-        self._http = httpx.AsyncClient(
-            base_url=url,
-            headers={**headers, "Content-Type": "application/json"},
-            limits=httpx.Limits(
-                max_connections=settings.concurrency + 1,  # the watch takes no place
-                max_keepalive_connections=settings.concurrency + 1,
-                keepalive_expiry=_KEEP_ALIVE_S,
-            ),
-            transport=transport,
-        )
+        self._connection = Connection(url, settings, metrics, transport)
         self.url = url
-        self.name = self._http.base_url.netloc.decode()
+        self.name = self._connection.name
         self.trouble: str | None = f"the engine at {url} has not answered yet"
         """Why it is not ready; None when it is."""
         self.served: Served | None = None
@@ -115,7 +101,7 @@ class Replica:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        await self._connection.aclose()
 
     @property
     def ready(self) -> bool:
@@ -217,7 +203,7 @@ class Replica:
 
     async def _list(self, patience_s: float | None = None) -> dict[str, str | None]:
         """The models served, and where each was loaded from."""
-        listed = await self._call("GET", "/v1/models", None, patience_s)
+        listed = await self._connection.call("GET", "/v1/models", patience_s=patience_s)
         try:
             return {model["id"]: model.get("root") for model in listed["data"]}
         except (KeyError, TypeError, AttributeError):
@@ -232,18 +218,18 @@ class Replica:
                     raise
                 log.warning("labels cannot bind decoding, answers are read as they come: %s", error)
         try:
-            await self.ask([Prompt("ready")], probe)
+            await self.ask([Prompt("ready")], probe, thought_tokens=1)
         except EngineError as error:
             if error.kind != "rejected" or self._constraint(probe) == "none":
                 raise
             self._give_up(probe, error)
-            await self.ask([Prompt("ready")], probe)
+            await self.ask([Prompt("ready")], probe, thought_tokens=1)
 
     async def _find_label_tokens(self, labels: Sequence[str]) -> None:
         """Ask the server for the labels' token ids. Raises EngineError (`rejected`) if a label is not one token."""
         for label in labels:
             body = {"model": self._model, "prompt": label, "add_special_tokens": False}
-            tokens = (await self._call("POST", "/tokenize", body)).get("tokens", [])
+            tokens = (await self._connection.call("POST", "/tokenize", body)).get("tokens", [])
             if len(tokens) != 1:
                 raise EngineError("rejected", f"the label {label!r} is {len(tokens)} tokens, not one")
             self._label_tokens[label] = tokens[0]
@@ -255,32 +241,27 @@ class Replica:
         self._unsupported.add((probe.endpoint, probe.constraint))
 
     def _constraint(self, generation: Generation) -> Constraint:
-        reasoning = self._settings.reasoning if generation.endpoint == "chat" else "none"
-        if reasoning == "inline" or (reasoning == "parsed" and generation.constraint == "tokens"):
-            return "none"  # it would bind the thought
         if (generation.endpoint, generation.constraint) in self._unsupported:
             return "none"
         return generation.constraint
 
-    async def ask(self, prompts: Sequence[Prompt], generation: Generation) -> tuple[list[Answer], Usage]:
-        """One request. Raises EngineError."""
-        if generation.endpoint == "chat" and self._settings.reasoning != "none":
-            generation = replace(generation, max_tokens=generation.max_tokens + self._settings.reasoning_tokens)
+    async def ask(
+        self, prompts: Sequence[Prompt], generation: Generation, *, thought_tokens: int | None = None
+    ) -> tuple[list[Answer], Usage]:
+        """One request; `thought_tokens` instead of `engine.reasoning_tokens`. Raises EngineError."""
         body = body_of(
             prompts,
             generation,
             model=self._model,
             constraint=self._constraint(generation),
             label_tokens=self._label_tokens,
+            reasoning=self._settings.reasoning,
+            thought_tokens=self._settings.reasoning_tokens if thought_tokens is None else thought_tokens,
         )
         try:
-            reply = await self._call("POST", path_of(generation.endpoint), body)
+            reply = await self._connection.call("POST", path_of(generation.endpoint), body)
             answers, cost = answers_of(
-                reply,
-                generation.endpoint,
-                len(prompts),
-                generation.n,
-                inline_reasoning=self._settings.reasoning == "inline",
+                reply, generation.endpoint, len(prompts), generation.n, reasoning=self._settings.reasoning
             )
         except EngineError as error:
             self.failed(error)
@@ -294,27 +275,3 @@ class Replica:
             self._failures += 1
             if self.ready and self._failures >= _FAILURES_IN_A_ROW:
                 self.lose(error)
-
-    async def _call(self, method: str, path: str, body: dict[str, Any] | None, patience_s: float | None = None) -> Any:
-        """One HTTP exchange. Raises EngineError."""
-        patience_s = patience_s or self._settings.timeout_s
-        timeout = httpx.Timeout(patience_s, connect=min(_CONNECT_S, patience_s), pool=None)
-        content = None if body is None else json.dumps(body).encode()
-        started = time.monotonic()
-        self._metrics.engine_calls.inc()
-        try:
-            reply = await self._http.request(method, path, content=content, timeout=timeout)
-        except httpx.ConnectTimeout:
-            raise EngineError("unreachable", f"no connection to the engine at {self.url}") from None
-        except httpx.TimeoutException:
-            raise EngineError("timeout", f"no answer from {self.url}{path} within {patience_s:g} s") from None
-        except httpx.TransportError as error:
-            raise EngineError("unreachable", f"the engine at {self.url} is not to be reached: {error!r}") from None
-        finally:
-            self._metrics.engine_seconds.observe(time.monotonic() - started)
-        if reply.status_code != 200:
-            raise failure_of(reply, path)
-        try:
-            return json.loads(reply.content)
-        except ValueError:
-            raise EngineError("broken", f"{path} answered with something else than JSON") from None

@@ -7,7 +7,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from preceptor_services.engine import Answer, Constraint, Engine, EngineError, Generation, Prompt
+from preceptor_services.engine import Constraint, Engine, EngineError, Generation, Prompt
 from preceptor_services.metrics import Metrics
 from preceptor_services.settings import EngineSettings
 
@@ -54,7 +54,7 @@ async def test_what_may_pass_is_tried_again(
     server = faulty_server(faults=[fault])
     engine = await open_engine(server)
     answers, _ = await engine.ask(safety_prompts("good"), ONE_TOKEN, deadline=soon(), max_prompts=8)
-    assert answers == [Answer(texts=(" safe",), reasoning=(None,))]
+    assert [answer.texts for answer in answers] == [(" safe",)]
     assert len(server.bodies) == 2
 
 
@@ -165,7 +165,7 @@ async def test_a_constraint_is_used_unless_the_engine_refuses_it(
         engine = await open_engine(server, probes=(generation,))
         answers, _ = await engine.ask(safety_prompts("good"), generation, deadline=soon(), max_prompts=8)
         assert (key in server.bodies[0]) is not refused
-        assert answers == [Answer(texts=(" safe",), reasoning=(None,))]
+        assert [answer.texts for answer in answers] == [(" safe",)]
 
 
 async def test_readiness_needs_an_answered_request_and_a_served_model(faulty_server: type, metrics: Metrics) -> None:
