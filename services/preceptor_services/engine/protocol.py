@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 
@@ -131,9 +131,9 @@ def _verdict_schema(generation: Generation) -> dict[str, Any]:
 
 
 def answers_of(
-    reply: Any, endpoint: Endpoint, prompts: int, n: int, *, inline_reasoning: bool = False, bound: bool = False
+    reply: Any, endpoint: Endpoint, prompts: int, n: int, *, reasoning: Reasoning = "none", bound: bool = False
 ) -> tuple[list[Answer], Usage]:
-    """The answers to `prompts` prompts, `n` texts each, and their cost. With `inline_reasoning` an answer that broke
+    """The answers to `prompts` prompts, `n` texts each, and their cost. With `inline` reasoning an answer that broke
     off before `</think>` is all thought; `bound` says that decoding was held to a constraint."""
     try:
         usage = reply["usage"]
@@ -145,10 +145,7 @@ def answers_of(
         choices = {choice["index"]: choice for choice in reply["choices"]}
         if len(reply["choices"]) != prompts * n or choices.keys() != set(range(prompts * n)):
             raise ValueError(f"{len(reply['choices'])} choices for {prompts} prompts, {n} each")
-        texts = [
-            (*_text_of(choice, endpoint, inline_reasoning), _is_cut_off(choice))
-            for _, choice in sorted(choices.items())
-        ]
+        texts = [(*_text_of(choice, endpoint, reasoning), _is_cut_off(choice)) for _, choice in sorted(choices.items())]
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise EngineError("broken", f"{path_of(endpoint)} does not answer as the protocol says: {error!r}") from None
     answers = []

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from preceptor_client.contract import Usage
+from preceptor_client.contract import Constraint, Endpoint, Usage
 from preceptor_services.engine.connection import Connection
 from preceptor_services.engine.errors import EngineError
 from preceptor_services.engine.protocol import (
@@ -28,7 +28,6 @@ from preceptor_services.engine.protocol import (
     Prompt,
     answers_of,
     body_of,
-    failure_of,
     is_bound,
     path_of,
 )
@@ -261,7 +260,12 @@ class Replica:
         try:
             reply = await self._connection.call("POST", path_of(generation.endpoint), body)
             answers, cost = answers_of(
-                reply, generation.endpoint, len(prompts), generation.n, reasoning=self._settings.reasoning
+                reply,
+                generation.endpoint,
+                len(prompts),
+                generation.n,
+                reasoning=self._settings.reasoning,
+                bound=is_bound(body),
             )
         except EngineError as error:
             self.failed(error)
