@@ -2,7 +2,7 @@
 
 from preceptor_services.engine.errors import EngineError
 from preceptor_services.engine.pool import Engine
-from preceptor_services.engine.protocol import Answer, Constraint, Endpoint, Generation, Prompt
+from preceptor_services.engine.protocol import Answer, Generation, Prompt
 from preceptor_services.engine.replica import Teacher
 
-__all__ = ["Answer", "Constraint", "Endpoint", "Engine", "EngineError", "Generation", "Prompt", "Teacher"]
+__all__ = ["Answer", "Engine", "EngineError", "Generation", "Prompt", "Teacher"]

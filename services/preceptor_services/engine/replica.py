@@ -22,8 +22,6 @@ from preceptor_services.engine.connection import Connection
 from preceptor_services.engine.errors import EngineError
 from preceptor_services.engine.protocol import (
     Answer,
-    Constraint,
-    Endpoint,
     Generation,
     Prompt,
     answers_of,

@@ -7,7 +7,8 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from preceptor_services.engine import Constraint, Engine, EngineError, Generation, Prompt
+from preceptor_client.contract import Constraint
+from preceptor_services.engine import Engine, EngineError, Generation, Prompt
 from preceptor_services.metrics import Metrics
 from preceptor_services.settings import EngineSettings
 
