@@ -47,18 +47,18 @@ class LengthGate(Message):
 
 
 class RepetitionGate(Message):
-    """At most `max_share` of the candidate's n-grams of `ngram` words may have occurred before, in the candidate itself
-    or, with `prefix`, in what it continues."""
+    """At most `max_share` of the candidate may stand in an n-gram of `ngram` words that occurred before, in the
+    candidate itself or, with `prefix`, in what it continues. A text said twice over is half repetition."""
 
     kind: Literal["repetition"] = "repetition"
     ngram: Annotated[int, Field(ge=1, le=16)] = 4
-    max_share: Share = 0.2
+    max_share: Share = 0.4
     prefix: bool = False
     guards: Guards = ()
 
 
 class CopyGate(Message):
-    """At most `max_share` of the candidate's n-grams of `ngram` words may be copied from the prefix."""
+    """At most `max_share` of the candidate may stand in an n-gram of `ngram` words that the prefix holds too."""
 
     kind: Literal["copy"] = "copy"
     ngram: Annotated[int, Field(ge=1, le=64)] = 8
@@ -95,7 +95,7 @@ class Composite(Message):
     candidate_id: Identifier
     score: Share | None
     failed_gates: tuple[str, ...] = ()
-    """Kinds of the gates that it failed, with what was measured: `repetition 0.41 > 0.2`."""
+    """What it failed by, with what was measured: `repetition 0.71 > 0.4`, `quality 0.10 < 0.3`."""
     reason: str | None = None
 
     @model_validator(mode="after")
