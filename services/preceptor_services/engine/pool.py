@@ -123,13 +123,16 @@ class Engine:
         replica.admit(served)
 
     def _changed(self) -> None:
-        if not any(replica.ready for replica in self._replicas):
+        """A replica came or went."""
+        if any(replica.ready for replica in self._replicas):
+            self._ready.set()
+        else:
             self._ready.clear()
-            return
-        self._ready.set()
         for replica in self._replicas:
-            if not replica.ready:  # its calls go to those that are
-                replica.abandon()
+            if not self.ready:
+                replica.stir()  # one that was kept out may be wanted now
+            elif not replica.ready:
+                replica.abandon()  # others take its calls
 
     async def ask(
         self,
@@ -197,7 +200,12 @@ class Engine:
 
         The only replica that is ready is not given up for one lost connection, but with the `last` attempt.
         """
-        failure = EngineError("unreachable", f"no replica serves {call.served} now: {self.trouble}")
+        failure = EngineError(
+            "unreachable",
+            f"the engine is not ready: {self.trouble}"
+            if self._served == call.served
+            else f"the teacher changed from {call.served} to {self._served} before it answered",
+        )
         for place, replica in enumerate(self._order(call)):
             try:
                 async with replica.place(call.priority):

@@ -1,10 +1,10 @@
 """One server of the teacher: asked over HTTP, and watched.
 
-In: bodies' worth of prompts. Out: their answers, or an `EngineError`; whether the server is `ready`.
-Guarantees: at most `concurrency` requests in flight through `places`; ready only after real requests of every kind
-have been answered and the pool has admitted it; asked every few seconds while it is ready, so that a server that went
-away or was restarted is noticed before a cohort finds out.
-Waits for: the server, at most `engine.timeout_s` a request.
+In: one request's worth of prompts. Out: their answers, or an `EngineError`; whether the server is `ready`.
+Guarantees: at most `concurrency` callers have a `place`; ready only after real requests of every kind have been
+answered and the pool has admitted it; looked after every few seconds while it is ready, so that a server that went
+away or was restarted is noticed even if nobody asks.
+Waits for: a free place, and the server, at most `engine.timeout_s` a request.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Replica:
         self._label_tokens: dict[str, int] = {}
         self._unsupported: set[tuple[Endpoint, Constraint]] = set()
         self._failures = 0
-        self._lost = asyncio.Event()
+        self._stirred = asyncio.Event()
         self._places = PriorityPlaces(settings.concurrency)
         self._visits: set[asyncio.Timeout] = set()
         metrics.engine_ready.labels(self.name).set(0)
@@ -127,24 +127,28 @@ class Replica:
     def abandon(self) -> None:
         """Send away whoever waits for it or for its answer."""
         now = asyncio.get_running_loop().time()
-        for visit in self._visits:
-            visit.reschedule(now)
+        while self._visits:
+            self._visits.pop().reschedule(now)
 
     def admit(self, served: Served) -> None:
         """It takes part from now on."""
         self.served, self.trouble, self._failures = served, None, 0
-        self._lost.clear()
         self._metrics.engine_ready.labels(self.name).set(1)
         self._changed()
 
     def lose(self, error: EngineError) -> None:
         """It takes no part until it is admitted again."""
-        if self.ready:
-            log.warning("engine lost: %s", error)
+        if not self.ready:
+            return
+        log.warning("engine lost: %s", error)
         self.trouble = str(error)
-        self._lost.set()
         self._metrics.engine_ready.labels(self.name).set(0)
+        self.stir()
         self._changed()
+
+    def stir(self) -> None:
+        """See at once whether it is ready."""
+        self._stirred.set()
 
     async def watch(self, probes: Sequence[Generation], admit: Callable[[Replica, Served], None]) -> None:
         """Keeps `ready` true to life, forever: asks until the server answers and `admit` takes it, then until it is
@@ -157,25 +161,31 @@ class Replica:
                 if self.trouble != str(error):
                     log.warning("engine not ready: %s", error)
                 self.trouble = str(error)
-                await asyncio.sleep(error.pause_s or pause_s)
+                await self._rest(error.pause_s or pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
                 log.info("engine ready: %s answers as %s", self.url, self.served)
                 pause_s = _FIRST_PAUSE_S
-                await self._until_lost()
+                while self.ready:
+                    await self._rest(_HEARTBEAT_S)
+                    await self._look_after()
 
-    async def _until_lost(self) -> None:
-        while self.ready:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), _HEARTBEAT_S)
-                return
-            try:
-                if await self._list(_HEARTBEAT_PATIENCE_S) != self._roots:
-                    self.lose(EngineError("unreachable", f"the engine at {self.url} serves other models than before"))
-            except EngineError as error:
-                self.failed(error)
-                if error.kind == "unreachable":
-                    self.lose(error)
+    async def _rest(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stirred.wait(), seconds)
+            self._stirred.clear()
+
+    async def _look_after(self) -> None:
+        """Lose the server if it does not answer, or not as before."""
+        if not self.ready:
+            return
+        try:
+            if await self._list(_HEARTBEAT_PATIENCE_S) != self._roots:
+                self.lose(EngineError("unreachable", f"the engine at {self.url} serves other models than before"))
+        except EngineError as error:
+            self.failed(error)
+            if error.kind == "unreachable":
+                self.lose(error)
 
     async def prepare(self, probes: Sequence[Generation]) -> Served:
         """Learn what is served, and put each kind of request in `probes` for real. Raises EngineError if one fails.

@@ -183,3 +183,24 @@ async def test_readiness_needs_an_answered_request_and_a_served_model(faulty_ser
     async with Engine(EngineSettings(model="other"), metrics, httpx.MockTransport(server)) as engine:
         with pytest.raises(EngineError, match=r"'other' is not served .* which has teacher"):
             await engine.prepare([ONE_TOKEN])
+
+
+async def test_a_teacher_that_thinks_gets_room_for_it_and_is_read_from_behind_it(
+    open_engine: OpenEngine, faulty_server: type
+) -> None:
+    generation = replace(ONE_TOKEN, endpoint="chat", max_tokens=64, constraint="json")
+    server = faulty_server(answer=lambda _: "<think>is it safe?</think>safe")
+    for reasoning, limits in (("parsed", (564, 500)), ("inline", (564, None))):
+        engine = await open_engine(server, probes=(generation,), reasoning=reasoning, reasoning_tokens=500)
+        answers, _ = await engine.ask(safety_prompts("good"), generation, deadline=soon(), max_prompts=8)
+        assert (answers[0].texts, answers[0].reasoning) == (("safe",), ("is it safe?",))
+        (body,) = server.bodies
+        assert (body["max_tokens"], body.get("thinking_token_budget")) == limits
+        assert ("response_format" in body) is (reasoning == "parsed")
+
+
+async def test_a_probe_does_not_wait_for_a_thought(faulty_server: type, metrics: Metrics) -> None:
+    server = faulty_server()
+    async with Engine(EngineSettings(reasoning="parsed"), metrics, httpx.MockTransport(server)) as engine:
+        await engine.prepare([replace(ONE_TOKEN, endpoint="chat")])
+        assert [(body["max_tokens"], body["thinking_token_budget"]) for body in server.bodies] == [(2, 1)]

@@ -1,0 +1,245 @@
+"""The engine over several servers, each a scripted one under a host name of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+
+from preceptor_services.engine import Engine, EngineError, Generation, Prompt
+from preceptor_services.engine.replica import Replica
+from preceptor_services.metrics import Metrics
+from preceptor_services.priority import Priority
+from preceptor_services.settings import EngineSettings
+
+ONE_TOKEN = Generation("completion", max_tokens=1, labels=("safe", "unsafe"))
+HOSTS = ("a", "b", "c")
+
+
+@dataclass
+class Cluster:
+    """Scripted servers by host; those in `down` refuse connections."""
+
+    servers: dict[str, Any]
+    down: set[str] = field(default_factory=set)
+    roots: dict[str, str] = field(default_factory=dict)
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        host = request.url.host
+        if host in self.down:
+            raise httpx.ConnectError("refused")
+        if request.url.path == "/v1/models" and host in self.roots:
+            return httpx.Response(200, json={"data": [{"id": "teacher", "root": self.roots[host]}]})
+        reply: httpx.Response = await self.servers[host](request)
+        return reply
+
+    def asked(self, text: str) -> list[str]:
+        """The hosts that were asked about `text`, once for each time."""
+        return [
+            host
+            for host, server in self.servers.items()
+            for body in server.bodies
+            if any(text in prompt for prompt in body["prompt"])
+        ]
+
+
+@pytest.fixture
+def cluster(faulty_server: type) -> Cluster:
+    return Cluster({host: faulty_server() for host in HOSTS})
+
+
+@asynccontextmanager
+async def watched(cluster: Cluster, metrics: Metrics, **settings: Any) -> AsyncIterator[Engine]:
+    """An engine over the cluster with its watch running, once every server that can be is ready."""
+    given = EngineSettings(**{"urls": [f"http://{host}" for host in HOSTS], **settings})
+    async with Engine(given, metrics, httpx.MockTransport(cluster)) as engine:
+        watch = asyncio.create_task(engine.watch([ONE_TOKEN]))
+        expected = {url for url in given.urls if url.removeprefix("http://") not in cluster.down}
+        await until(lambda: expected <= ready_urls(engine))
+        yield engine
+        watch.cancel()
+
+
+def replicas(engine: Engine) -> list[Replica]:
+    return engine._replicas
+
+
+def ready_urls(engine: Engine) -> set[str]:
+    return {replica.url for replica in replicas(engine) if replica.ready}
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - what is waited for is a state that has no event
+            await asyncio.sleep(0.001)
+
+
+async def ask(engine: Engine, *texts: str, affinity: str = "", **more: Any) -> list[str | None]:
+    """The errors of the answers."""
+    deadline = asyncio.get_running_loop().time() + 20
+    prompts = [Prompt(f"<safety> {text} <answer>") for text in texts]
+    answers, _ = await engine.ask(prompts, ONE_TOKEN, deadline=deadline, max_prompts=1, affinity=affinity, **more)
+    return [answer.error for answer in answers]
+
+
+async def test_a_cohort_stays_on_one_replica_and_cohorts_spread(cluster: Cluster, metrics: Metrics) -> None:
+    async with watched(cluster, metrics) as engine:
+        for number in range(30):
+            assert await ask(engine, *[f"cohort{number}."] * 4, affinity=f"cohort-{number}") == [None] * 4
+    homes = [set(cluster.asked(f"cohort{number}.")) for number in range(30)]
+    assert all(len(home) == 1 for home in homes)
+    assert set.union(*homes) == set(HOSTS)
+
+
+async def test_calls_that_belong_to_no_cohort_go_where_least_is_to_be_done(cluster: Cluster, metrics: Metrics) -> None:
+    async with watched(cluster, metrics) as engine:
+        for server in cluster.servers.values():
+            server.hold = asyncio.Event()
+        asking = asyncio.create_task(ask(engine, *["loose"] * 6))
+        await until(lambda: len(cluster.asked("loose")) == 6)
+        assert sorted(cluster.asked("loose")) == ["a", "a", "b", "b", "c", "c"]
+        for server in cluster.servers.values():
+            server.hold.set()
+        assert await asking == [None] * 6
+
+
+async def test_a_lost_replica_leaves_at_once_its_cohorts_move_and_come_back_with_it(
+    cluster: Cluster, metrics: Metrics
+) -> None:
+    cohorts = [f"cohort{number}." for number in range(20)]
+
+    async def homes(engine: Engine) -> dict[str, str]:
+        for server in cluster.servers.values():
+            server.bodies.clear()
+        for cohort in cohorts:
+            assert await ask(engine, cohort, affinity=cohort) == [None]
+        return {cohort: cluster.asked(cohort)[0] for cohort in cohorts}
+
+    async with watched(cluster, metrics, retries=0) as engine:
+        before = await homes(engine)
+        cluster.down.add("a")
+        without = await homes(engine)
+        assert {cohort for cohort in cohorts if without[cohort] != before[cohort]} == {
+            cohort for cohort in cohorts if before[cohort] == "a"
+        }
+        assert engine.ready
+        assert "http://a" in (engine.trouble or "")
+        exposed = metrics.exposition().decode()
+        assert 'preceptor_engine_ready{replica="a"} 0.0' in exposed
+        assert 'preceptor_engine_ready{replica="b"} 1.0' in exposed
+        assert "preceptor_engine_switches_total 1.0" in exposed, "only the first call met the dead replica"
+        cluster.down.clear()
+        await until(lambda: engine.trouble is None)
+        assert await homes(engine) == before
+
+
+async def test_without_any_replica_the_engine_is_not_ready_until_one_answers(
+    cluster: Cluster, metrics: Metrics
+) -> None:
+    async with watched(cluster, metrics, retries=0) as engine:
+        cluster.down |= set(HOSTS)
+        (error,) = await ask(engine, "good", affinity="x")
+        assert error is not None
+        assert not engine.ready
+        cluster.down.remove("c")
+        await asyncio.wait_for(engine.wait_ready(), 5)
+        assert await ask(engine, "good", affinity="x") == [None]
+
+
+async def test_a_replica_that_breaks_again_and_again_is_lost_though_it_is_reachable(
+    cluster: Cluster, metrics: Metrics
+) -> None:
+    async with watched(cluster, metrics) as engine:
+        cluster.servers["a"].faults += [httpx.Response(500, text="engine dead")] * 4
+        while "http://a" in ready_urls(engine):
+            assert await ask(engine, *["good"] * 9) == [None] * 9
+        assert "engine dead" in (engine.trouble or "")
+        await until(lambda: engine.trouble is None)
+        assert not cluster.servers["a"].faults, "a probe met the last"
+
+
+async def test_calls_that_wait_for_a_replica_move_on_when_it_is_lost(cluster: Cluster, metrics: Metrics) -> None:
+    async with watched(cluster, metrics, urls=["http://a", "http://b"], concurrency=1) as engine:
+        for server in cluster.servers.values():
+            server.hold = asyncio.Event()
+        asking = asyncio.create_task(ask(engine, *["stuck"] * 4, affinity="x"))
+        await until(lambda: len(cluster.asked("stuck")) == 1)
+        (home,) = cluster.asked("stuck")
+        (other,) = {"a", "b"} - {home}
+        cluster.servers[other].hold.set()
+        replica = next(replica for replica in replicas(engine) if replica.name == home)
+        replica.lose(EngineError("unreachable", "gone silent"))
+        assert await asking == [None] * 4
+        assert cluster.asked("stuck").count(other) == 4
+
+
+async def test_a_replica_that_goes_away_is_noticed_though_nobody_asks(
+    cluster: Cluster, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor_services.engine.replica._HEARTBEAT_S", 0.01)
+    async with watched(cluster, metrics) as engine:
+        cluster.down.add("b")
+        await until(lambda: ready_urls(engine) == {"http://a", "http://c"})
+
+
+async def test_a_replica_with_other_weights_is_kept_out_until_it_has_the_same(
+    cluster: Cluster, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("preceptor_services.engine.pool._KEPT_OUT_PAUSE_S", 0.01)
+    cluster.down.add("b")
+    cluster.roots["b"] = "org/other"
+    async with watched(cluster, metrics) as engine:
+        cluster.down.clear()
+        await until(lambda: "kept out" in (engine.trouble or ""))
+        assert "http://b is kept out" in (engine.trouble or "")
+        assert "engine.revision" in (engine.trouble or "")
+        assert await ask(engine, *["good"] * 9) == [None] * 9
+        assert "b" not in cluster.asked("good")
+        cluster.roots.clear()
+        await until(lambda: engine.trouble is None)
+
+
+async def test_replicas_with_a_given_revision_may_lie_in_different_places(cluster: Cluster, metrics: Metrics) -> None:
+    cluster.roots |= {"a": "/models/here", "b": "/models/there"}
+    async with watched(cluster, metrics, revision="v7") as engine:
+        assert engine.trouble is None
+        assert engine.teacher.revision == "v7"
+
+
+async def test_when_the_others_are_gone_other_weights_may_answer_but_no_cohort_that_began_before(
+    cluster: Cluster, metrics: Metrics
+) -> None:
+    cluster.down.add("b")
+    cluster.roots["b"] = "org/other"
+    async with watched(cluster, metrics, urls=["http://a", "http://b"], retries=1) as engine:
+        cluster.servers["a"].hold = asyncio.Event()
+        asking = asyncio.create_task(ask(engine, "first", affinity="x"))
+        await until(lambda: cluster.asked("first") == ["a"])
+        cluster.down = {"a"}
+        replicas(engine)[0].lose(EngineError("unreachable", "gone"))
+        await until(lambda: ready_urls(engine) == {"http://b"})
+        (error,) = await asking
+        assert "the teacher changed" in (error or "")
+        assert await ask(engine, "second", affinity="x") == [None]
+        assert cluster.asked("first") == ["a"]
+
+
+async def test_the_urgent_go_first(cluster: Cluster, metrics: Metrics) -> None:
+    async with watched(cluster, metrics, urls=["http://a"], concurrency=1) as engine:
+        server = cluster.servers["a"]
+        server.hold = asyncio.Event()
+        server.bodies.clear()
+        waiting = [asyncio.create_task(ask(engine, "first"))]
+        await until(lambda: len(server.bodies) == 1)
+        for priority in (Priority.TRAINING, Priority.BULK, Priority.INTERACTIVE):
+            waiting.append(asyncio.create_task(ask(engine, priority.name, priority=priority)))
+        await until(lambda: replicas(engine)[0].load == 4)
+        server.hold.set()
+        await asyncio.gather(*waiting)
+        order = [body["prompt"][0].split()[1] for body in server.bodies]
+        assert order == ["first", "INTERACTIVE", "BULK", "TRAINING"]
