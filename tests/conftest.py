@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from redis.asyncio import Redis
 
 from preceptor_client.stack import Stack, redis_part, vllm_part
+
+settings.register_profile("preceptor", deadline=None)  # a busy machine is no bug
+settings.load_profile("preceptor")
 
 
 @dataclass(frozen=True)
