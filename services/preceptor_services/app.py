@@ -6,13 +6,11 @@ lifetime; until it has answered a real request, `/readyz` and the service's rout
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
-from fastapi import Body, FastAPI, Header, Response
+from fastapi import Body, FastAPI, Header, Request, Response
 from pydantic import BaseModel
 
 from preceptor_client.contract import (
@@ -21,16 +19,19 @@ from preceptor_client.contract import (
     RewriteOutcome,
     RewriteRequest,
     RewriteResponse,
+    RubricList,
     Status,
 )
-from preceptor_services.engine import Engine, EngineError, Generation
+from preceptor_services.assembly import assemble
+from preceptor_services.auth import Access, spend
+from preceptor_services.engine import EngineError
 from preceptor_services.idempotency import KeyReusedError, Replays
-from preceptor_services.judging import Judge, UnjudgeableError
+from preceptor_services.judging import UnjudgeableError
+from preceptor_services.logs import log_texts
 from preceptor_services.metrics import Metrics
 from preceptor_services.rewriting import Rewriter
-from preceptor_services.rubrics import load_rubrics
 from preceptor_services.settings import ServiceSettings
-from preceptor_services.web import Lifespan, ProblemError, base_app, problem_docs
+from preceptor_services.web import ProblemError, base_app, problem_docs
 
 IdempotencyKey = Annotated[
     str | None,
@@ -82,74 +83,68 @@ _REWRITE_EXAMPLES: dict[str, Any] = {
 
 
 def judge_app(settings: ServiceSettings) -> FastAPI:
-    """`POST /v1/judge`. Raises RubricError if the rubric set cannot be used."""
-    metrics = Metrics()
-    engine = Engine(settings.engine, metrics)
-    judge = Judge(engine, load_rubrics(*settings.rubrics), settings.judging, metrics)
+    """`POST /v1/judge` and `GET /v1/rubrics`. Raises RubricError or KeysError if the rubrics or the keys file cannot be used."""
+    parts = assemble(settings)
+    access = Access(settings, parts.metrics)
     app = base_app(
         "Preceptor judge",
         "Judges the candidates of a cohort: a typed verdict for each on every axis.",
-        engine,
-        metrics,
+        parts.engines,
+        parts.metrics,
         max_body_bytes=settings.web.max_body_bytes,
-        lifespan=watching(engine, judge.probes),
+        middleware=[access.middleware],
+        lifespan=lambda _: parts.running(),
     )
-    answer = _Answering(metrics, settings.web.idempotency_entries)
+    access.describe(app)
+    answer = _Answering(parts.metrics, settings.web.idempotency_entries)
 
     @app.post("/v1/judge", response_model=JudgeResponse, responses=_PROBLEMS, summary="Judge a cohort", tags=["judge"])
     async def post_judge(
-        body: Annotated[JudgeRequest, Body(openapi_examples=_JUDGE_EXAMPLES)], idempotency_key: IdempotencyKey = None
+        request: Request,
+        body: Annotated[JudgeRequest, Body(openapi_examples=_JUDGE_EXAMPLES)],
+        idempotency_key: IdempotencyKey = None,
     ) -> Response:
         """A verdict for every candidate on every axis. A call that failed or an answer that names no verdict is a
         status, never a score."""
-        return await answer(body, idempotency_key, lambda: judge.judge(body))
+        return await answer(request, body, idempotency_key, lambda: parts.judge.judge(body))
+
+    @app.get("/v1/rubrics", response_model=RubricList, summary="The rubrics that can be asked for", tags=["judge"])
+    async def get_rubrics() -> Response:
+        """Every rubric with its prompt, its labels, and a hash that changes with anything that changes a verdict."""
+        return Response(parts.rubrics.listing.model_dump_json(), media_type="application/json")
 
     return app
 
 
 def rewrite_app(settings: ServiceSettings) -> FastAPI:
-    """`POST /v1/rewrite`. Raises RubricError if the rubric set cannot be used."""
-    metrics = Metrics()
-    engine = Engine(settings.engine, metrics)
-    rewriter = Rewriter(engine, load_rubrics(*settings.rubrics), settings.rewriting, metrics)
+    """`POST /v1/rewrite`. Raises RubricError or KeysError if the rubrics or the keys file cannot be used."""
+    parts = assemble(settings)
+    access = Access(settings, parts.metrics)
+    rewriter = Rewriter(parts.engine, parts.rubrics, settings.rewriting, parts.metrics)
     app = base_app(
         "Preceptor rewrite",
         "Copies a good suffix, repairs a bad one.",
-        engine,
-        metrics,
+        parts.engine,
+        parts.metrics,
         max_body_bytes=settings.web.max_body_bytes,
-        lifespan=watching(engine, rewriter.probes),
+        middleware=[access.middleware],
+        lifespan=lambda _: parts.running(*rewriter.probes),
     )
-    answer = _Answering(metrics, settings.web.idempotency_entries)
+    access.describe(app)
+    answer = _Answering(parts.metrics, settings.web.idempotency_entries)
 
     @app.post(
         "/v1/rewrite", response_model=RewriteResponse, responses=_PROBLEMS, summary="Rewrite a suffix", tags=["rewrite"]
     )
     async def post_rewrite(
+        request: Request,
         body: Annotated[RewriteRequest, Body(openapi_examples=_REWRITE_EXAMPLES)],
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
         """The suffix as it was (`unchanged`) or repaired (`rewritten`); no text if the teacher refused or was lost."""
-        return await answer(body, idempotency_key, lambda: rewriter.rewrite(body))
+        return await answer(request, body, idempotency_key, lambda: rewriter.rewrite(body))
 
     return app
-
-
-def watching(engine: Engine, probes: Sequence[Generation]) -> Lifespan:
-    """A lifespan that keeps the engine open and watched."""
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with engine:
-            watch = asyncio.create_task(engine.watch(probes))
-            try:
-                yield
-            finally:
-                watch.cancel()
-                with suppress(asyncio.CancelledError):
-                    await watch
-
-    return lifespan
 
 
 class _Answering:
@@ -157,21 +152,32 @@ class _Answering:
 
     def __init__(self, metrics: Metrics, replay_bound: int) -> None:
         self._metrics = metrics
-        self._replays: Replays[BaseModel] = Replays(replay_bound, keep=_is_final)
+        self._replays: Replays[JudgeResponse | RewriteResponse] = Replays(replay_bound, keep=_is_final)
 
-    async def __call__(self, body: BaseModel, key: str | None, work: Callable[[], Awaitable[BaseModel]]) -> Response:
+    async def __call__(
+        self,
+        request: Request,
+        body: BaseModel,
+        key: str | None,
+        work: Callable[[], Awaitable[JudgeResponse | RewriteResponse]],
+    ) -> Response:
+        replayed = False
         try:
             if key is None:
                 answer = await work()
             else:
                 fingerprint = hashlib.sha256(body.model_dump_json().encode()).digest()
-                answer, replayed = await self._replays.once(key, fingerprint, work)
-                if replayed:
-                    self._metrics.replays.inc()
+                owner = request.state.caller.name
+                answer, replayed = await self._replays.once(key, fingerprint, work, owner=owner)
         except (UnjudgeableError, KeyReusedError) as error:
             raise ProblemError(422, str(error)) from None
         except EngineError as error:
             raise ProblemError(503, str(error), retry_after_s=_RETRY_AFTER_S) from None
+        if replayed:
+            self._metrics.replays.inc()
+        else:
+            spend(request, answer.usage)
+        log_texts(body, answer)
         return Response(answer.model_dump_json(), media_type="application/json")
 
 

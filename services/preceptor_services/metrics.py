@@ -6,9 +6,12 @@ have few values by construction: axes come from the rubric set, routes from the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from preceptor_client.contract import JudgeResponse, RewriteResponse, Usage
+from preceptor_client.contract import Axis, JudgeResponse, RewriteResponse, Usage
+from preceptor_services.parsing import OrderReading, Reading
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
 
@@ -18,6 +21,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._axes: set[str] = set(Axis)
         self.requests = Counter("preceptor_requests", "HTTP requests answered.", ["route", "code"], registry=registry)
         self.request_seconds = Histogram(
             "preceptor_request_seconds",
@@ -28,6 +32,21 @@ class Metrics:
         )
         self.replays = Counter(
             "preceptor_idempotent_replays", "Requests answered from the work of an earlier one.", registry=registry
+        )
+        self.refusals = Counter(
+            "preceptor_refusals",
+            "Requests refused at the door: no_key, unknown_key, requests, tokens, concurrency, waiting.",
+            ["reason"],
+            registry=registry,
+        )
+        self.caller_tokens = Counter(
+            "preceptor_caller_tokens",
+            "Tokens read and written for each API key, by its name.",
+            ["caller"],
+            registry=registry,
+        )
+        self.limit_errors = Counter(
+            "preceptor_limit_errors", "Rate limits that could not be looked up in Redis.", registry=registry
         )
         self.engine_calls = Counter("preceptor_engine_calls", "HTTP requests put to the engine.", registry=registry)
         self.engine_seconds = Histogram(
@@ -58,6 +77,34 @@ class Metrics:
             buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
             registry=registry,
         )
+        self.position_bias = Histogram(
+            "preceptor_position_bias",
+            "Per cohort, the share of answers for the candidate shown first less the share for the second.",
+            ["axis"],
+            buckets=(-0.8, -0.6, -0.4, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0),
+            registry=registry,
+        )
+        self.parsed_answers = Counter(
+            "preceptor_parsed_answers",
+            "Answers by the rung of the parse ladder on which they were read.",
+            ["axis", "rung"],
+            registry=registry,
+        )
+        self.unreadable_retries = Counter(
+            "preceptor_unreadable_retries",
+            "Questions put again because no answer named a verdict.",
+            ["axis"],
+            registry=registry,
+        )
+        self.cache_lookups = Counter(
+            "preceptor_verdict_cache_lookups",
+            "Questions looked up in the verdict cache: hit, miss, or bypassed by the request.",
+            ["result"],
+            registry=registry,
+        )
+        self.cache_errors = Counter(
+            "preceptor_verdict_cache_errors", "Calls of the verdict cache to Redis that failed.", registry=registry
+        )
         self.rewrites = Counter("preceptor_rewrites", "Rewrites given.", ["outcome"], registry=registry)
         self.cohorts = Counter(
             "preceptor_worker_cohorts", "Cohorts the worker is done with.", ["result"], registry=registry
@@ -71,6 +118,19 @@ class Metrics:
             registry=registry,
         )
 
+        self.batch_items = Counter(
+            "preceptor_batch_items",
+            "Items of batches that this process is done with: judged, problem, superseded.",
+            ["result"],
+            registry=registry,
+        )
+        self.batch_items_in_hand = Gauge(
+            "preceptor_batch_items_in_hand", "Items of batches that this process is judging now.", registry=registry
+        )
+        self.batch_items_waiting = Gauge(
+            "preceptor_batch_items_waiting", "Items of batches without a result, over all replicas.", registry=registry
+        )
+
     def count_usage(self, usage: Usage) -> None:
         """What one engine request cost."""
         self.engine_questions.inc(usage.calls)
@@ -81,10 +141,28 @@ class Metrics:
         """One judged cohort."""
         self.judge_seconds.observe(response.elapsed_s)
         for verdict in response.verdicts:
-            self.verdicts.labels(verdict.axis, verdict.status.value).inc()
+            self.verdicts.labels(self._axis(verdict.axis), verdict.status.value).inc()
         for axis, report in response.axes.items():
             if report.position_consistency is not None:
-                self.position_consistency.labels(axis).observe(report.position_consistency)
+                self.position_consistency.labels(self._axis(axis)).observe(report.position_consistency)
+            if report.position_bias is not None:
+                self.position_bias.labels(self._axis(axis)).observe(report.position_bias)
+
+    def count_readings(self, axis: str, readings: Iterable[Reading | OrderReading]) -> None:
+        """What was read in the answers to some questions."""
+        for reading in readings:
+            self.parsed_answers.labels(self._axis(axis), reading.rung.value).inc()
+
+    def count_repeated(self, axis: str, questions: int) -> None:
+        """Questions put again because no answer named a verdict."""
+        self.unreadable_retries.labels(self._axis(axis)).inc(questions)
+
+    def know_axes(self, axes: Iterable[str]) -> None:
+        """The axes that are told apart; those that requests bring besides count as `other`."""
+        self._axes |= set(axes)
+
+    def _axis(self, axis: str) -> str:
+        return axis if axis in self._axes else "other"
 
     def count_rewritten(self, response: RewriteResponse) -> None:
         """One rewrite."""

@@ -142,6 +142,11 @@ class RubricBook:
         return Neutraliser(self.texts.control_tokens, collapse_whitespace=self.texts.collapse_whitespace)
 
     @property
+    def axes(self) -> list[str]:
+        """All that can be judged."""
+        return sorted({rubric.spec.axis for rubric in self.rubrics.values()})
+
+    @property
     def listing(self) -> RubricList:
         """What `GET /v1/rubrics` answers."""
         return RubricList(

@@ -104,3 +104,30 @@ def position_consistency(outcomes: Mapping[Comparison, Outcome]) -> float | None
         if i < j and isinstance(first, float) and isinstance(second := outcomes[j, i], float)
     ]
     return sum(agreeing) / len(agreeing) if agreeing else None
+
+
+class Tournament:
+    def __init__(self, copies: Sequence[int]) -> None:
+        self._copies = copies
+        self._todo = all_pairs(len(copies))
+        self.outcomes: dict[Comparison, Outcome] = {}
+
+    def next_round(self) -> list[Comparison]:
+        todo, self._todo = self._todo, []
+        return todo
+
+    def record(self, outcomes: Mapping[Comparison, Outcome]) -> None:
+        self.outcomes.update(outcomes)
+
+    def standings(self) -> list[Standing]:
+        flat = [i for i, c in enumerate(self._copies) for _ in range(c)]
+        return [tally(flat, self.outcomes)[flat.index(i)] for i in range(len(self._copies))]
+
+
+def tournament(schedule: object, copies: Sequence[int], *, order: object, seed: int, pivot: int = 0) -> Tournament:
+    return Tournament(copies)
+
+
+def position_bias(outcomes: Mapping[Comparison, Outcome]) -> float | None:
+    answered = [o for o in outcomes.values() if isinstance(o, float)]
+    return sum((o == 1) - (o == 0) for o in answered) / len(answered) if answered else None

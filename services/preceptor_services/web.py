@@ -1,9 +1,10 @@
-"""What the HTTP sides of all services share: request ids, problem+json, limits, health, metrics. Knows no judging.
+"""What the HTTP sides of all services share: request ids, problem+json, access log, health, metrics. Knows no judging.
 
 In: an engine to watch and settings. Out: a FastAPI app with `/healthz`, `/readyz` and `/metrics`, to which a service
-adds its route.
-Guarantees: every answer carries `X-Request-ID`; every error is `application/problem+json` and says what to change; a
-body above the limit is refused before it is read to its end; no traceback leaves the process.
+adds its routes.
+Guarantees: every answer carries `X-Request-ID`, and so does every line logged on its way; every error is
+`application/problem+json` and says what to change; a body above the limit is refused before it is read to its end; no
+traceback leaves the process.
 """
 
 from __future__ import annotations
@@ -12,49 +13,76 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preceptor_client.contract import Health, Problem
-from preceptor_services.engine import Engine
+from preceptor_services import logs
 from preceptor_services.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 PROBLEM_TYPE = "application/problem+json"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
+_OPERATIONS = frozenset({"/healthz", "/readyz", "/metrics"})
+_MOST_PROBLEMS = 10
+_LONGEST_PROBLEM = 300
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+class Readiness(Protocol):
+    """What `/readyz` is about."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be worked with."""
+
+    @property
+    def known(self) -> bool:
+        """Whether it has ever been ready."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it is not ready."""
 
 
 class ProblemError(Exception):
     """An error to be answered as `application/problem+json`."""
 
-    def __init__(self, status: int, detail: str, *, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, status: int, detail: str, *, retry_after_s: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
-        self.retry_after_s = retry_after_s
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            self.headers["Retry-After"] = str(retry_after_s)
 
 
 def base_app(
     title: str,
     description: str,
-    engine: Engine,
+    engine: Readiness,
     metrics: Metrics,
     *,
     max_body_bytes: int,
+    body_limits: Mapping[str, int] | None = None,
+    middleware: Sequence[Middleware] = (),
     lifespan: Lifespan | None = None,
 ) -> FastAPI:
-    """An app with health, metrics and error handling."""
-    app = FastAPI(title=title, description=description, version="1", lifespan=lifespan)
-    app.add_middleware(Edge, metrics=metrics, max_body_bytes=max_body_bytes)
+    """An app with health, metrics and error handling. `body_limits` are other limits than `max_body_bytes`, by path;
+    `middleware` stands between the edge and the routes and may raise ProblemError."""
+    edge = Middleware(Edge, metrics=metrics, max_body_bytes=max_body_bytes, body_limits=body_limits or {})
+    app = FastAPI(title=title, description=description, version="1", lifespan=lifespan, middleware=[edge, *middleware])
     app.add_exception_handler(ProblemError, _own_problem)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_problem)
@@ -95,22 +123,26 @@ def _health(health: Health, status: int = 200) -> Response:
 
 
 def _problem(request_id: str, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    detail = detail.encode("utf-8", "backslashreplace").decode()  # what it quotes may hold unpaired surrogates
     problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, request_id=request_id)
     return Response(problem.model_dump_json(), status, headers, PROBLEM_TYPE)
 
 
 async def _own_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, ProblemError)
-    headers = None if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    return _problem(request.state.request_id, error.status, error.detail, headers)
+    return _problem(request.state.request_id, error.status, error.detail, error.headers)
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return _problem(request.state.request_id, 422, "; ".join(_explain(request, problem) for problem in error.errors()))
+    problems = error.errors()
+    explained = [_explain(request, problem)[:_LONGEST_PROBLEM] for problem in problems[:_MOST_PROBLEMS]]
+    if len(problems) > _MOST_PROBLEMS:
+        explained.append(f"and {len(problems) - _MOST_PROBLEMS} more")
+    return _problem(request.state.request_id, 422, "; ".join(explained))
 
 
-def _explain(request: Request, problem: dict[str, Any]) -> str:
+def _explain(request: Request, problem: Mapping[str, Any]) -> str:
     """A validation problem as `key: what is wrong`."""
     where, key = problem["loc"][0], ".".join(map(str, problem["loc"][1:]))
     if problem["type"] == "json_invalid":
@@ -122,16 +154,20 @@ def _explain(request: Request, problem: dict[str, Any]) -> str:
 
 async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400 and error.__cause__ is not None:  # what FastAPI makes of a body that json cannot read
+        return _problem(request.state.request_id, 422, f"the body is not JSON: {error.__cause__}")
     return _problem(request.state.request_id, error.status_code, str(error.detail), dict(error.headers or {}))
 
 
 class Edge:
-    """ASGI middleware at the outer edge: request id, body limit, metrics, and the last resort for unforeseen errors."""
+    """ASGI middleware at the outer edge: request id, body limit, metrics, access log, and the last resort for
+    unforeseen errors."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_body_bytes: int, body_limits: Mapping[str, int]) -> None:
         self._app = app
         self._metrics = metrics
         self._max_body_bytes = max_body_bytes
+        self._body_limits = body_limits
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -141,6 +177,7 @@ class Edge:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        logs.request_id.set(request_id)
         started, status = time.monotonic(), 500
         answering = False
 
@@ -151,7 +188,8 @@ class Edge:
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
             await send(message)
 
-        too_large = HTTPException(413, f"the body is larger than this service's limit of {self._max_body_bytes} bytes")
+        limit = self._body_limits.get(scope["path"], self._max_body_bytes)
+        too_large = HTTPException(413, f"the body is larger than this service's limit of {limit} bytes")
         length = headers.get(b"content-length", b"")
         received = 0
 
@@ -159,24 +197,33 @@ class Edge:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_body_bytes:
+            if received > limit:
                 raise too_large
             return message
 
         try:
-            if length.isdigit() and int(length) > self._max_body_bytes:
+            if length.isdigit() and int(length) > limit:
                 await _problem(request_id, 413, too_large.detail)(scope, receive, send_on)
             else:
                 await self._app(scope, receive_within_limit, send_on)
+        except ProblemError as problem:
+            await _problem(request_id, problem.status, problem.detail, problem.headers)(scope, receive, send_on)
         except Exception as error:
-            log.exception("request %s to %s failed", request_id, scope["path"])
+            log.exception("a request failed")
             if answering:
                 raise
             await _problem(request_id, 500, f"internal error {type(error).__name__}; see the log for this request id")(
                 scope, receive, send_on
             )
         finally:
-            route = scope.get("route")
-            label = getattr(route, "path", "other")
-            self._metrics.requests.labels(label, str(status)).inc()
-            self._metrics.request_seconds.labels(label).observe(time.monotonic() - started)
+            self._note(scope, status, time.monotonic() - started)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "other")
+        self._metrics.requests.labels(route, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        # What asks for health and metrics comes every few seconds, for ever.
+        level = logging.DEBUG if route in _OPERATIONS else logging.INFO
+        caller = getattr(scope["state"].get("caller"), "name", None)
+        about = {"caller": caller, "route": route, "status": status, "duration_s": round(seconds, 6)}
+        log.log(level, "%s %s: %d", scope["method"], route, status, extra=about)

@@ -9,11 +9,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from preceptor_client.queue import CohortQueue, connect
-from preceptor_services.app import watching
-from preceptor_services.engine import Engine
-from preceptor_services.judging import Judge
-from preceptor_services.metrics import Metrics
-from preceptor_services.rubrics import load_rubrics
+from preceptor_services.assembly import assemble
 from preceptor_services.serving import listen, serve
 from preceptor_services.settings import ServiceSettings
 from preceptor_services.web import base_app
@@ -25,21 +21,23 @@ _PATIENCE_S = 2.0
 
 async def work(settings: ServiceSettings, stop: asyncio.Event) -> None:
     """Judge what the queue brings until `stop`. Raises RubricError, ServingError."""
-    metrics = Metrics()
-    engine = Engine(settings.engine, metrics)
-    judge = Judge(engine, load_rubrics(*settings.rubrics), settings.judging, metrics)
+    parts = assemble(settings)
     async with AsyncExitStack() as resources:
         app = base_app(
-            "Preceptor worker", "Metrics and health of a judge worker.", engine, metrics, max_body_bytes=4096
+            "Preceptor worker",
+            "Metrics and health of a judge worker.",
+            parts.engines,
+            parts.metrics,
+            max_body_bytes=4096,
         )
-        await resources.enter_async_context(watching(engine, judge.probes)(app))
+        await resources.enter_async_context(parts.running())
         redis = connect(settings.queue.url, patience_s=_PATIENCE_S)
         resources.push_async_callback(redis.aclose)
         worker = Worker(
             CohortQueue(redis, bound=settings.queue.bound, namespace=settings.queue.namespace),
-            judge,
-            engine,
-            metrics,
+            parts.judge,
+            parts.engines,
+            parts.metrics,
             concurrency=settings.queue.concurrency,
             deadline_s=settings.judging.deadline_s,
         )

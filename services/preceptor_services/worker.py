@@ -24,9 +24,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from preceptor_client.queue import CohortQueue, Delivery
-from preceptor_services.engine import Engine
-from preceptor_services.judging import Judge, UnjudgeableError
+from preceptor_services.assembly import Engines
+from preceptor_services.judging import Judge, Panel, UnjudgeableError
 from preceptor_services.metrics import Metrics
+from preceptor_services.priority import Priority
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +44,18 @@ class Worker:
     """Judges what the queue brings. `deadline_s` is the longest that the judge takes for a cohort."""
 
     def __init__(
-        self, queue: CohortQueue, judge: Judge, engine: Engine, metrics: Metrics, *, concurrency: int, deadline_s: float
+        self,
+        queue: CohortQueue,
+        judge: Judge | Panel,
+        engines: Engines,
+        metrics: Metrics,
+        *,
+        concurrency: int,
+        deadline_s: float,
     ) -> None:
         self._queue = queue
         self._judge = judge
-        self._engine = engine
+        self._engines = engines
         self._metrics = metrics
         self._concurrency = concurrency
         self._lease_ms = int(1000 * (deadline_s + _LEASE_MARGIN_S))
@@ -59,7 +67,7 @@ class Worker:
         """Work until `stop`, then finish what is in hand."""
         stopped = asyncio.create_task(stop.wait())
         try:
-            if await _unless(stopped, self._engine.wait_ready()):
+            if await _unless(stopped, self._engines.wait_ready()):
                 await self._riding_through(self._queue.open_group, stop)
                 log.info("worker ready: consumer %s, %d cohorts at once", self._consumer, self._concurrency)
             while not stop.is_set():
@@ -72,7 +80,7 @@ class Worker:
             await asyncio.wait(self._in_hand, timeout=self._lease_ms / 1000)
 
     async def _turn(self, stopped: asyncio.Task[bool], stop: asyncio.Event) -> None:
-        if not await _unless(stopped, self._engine.wait_ready()):
+        if not await _unless(stopped, self._engines.wait_ready()):
             return
         free = self._concurrency - len(self._in_hand)
         if not free:
@@ -100,7 +108,7 @@ class Worker:
     async def _handle(self, delivery: Delivery) -> None:
         request = delivery.task.request
         try:
-            response = await self._judge.judge(request)
+            response = await self._judge.judge(request, priority=Priority.TRAINING)
         except UnjudgeableError as error:
             reason = str(error)
             log.warning("cohort %s of run %s cannot be judged: %s", request.cohort.id, delivery.task.run, reason)
