@@ -119,7 +119,7 @@ class CohortQueue:
             appended, marker = await self._append(keys=[self._cohorts, self._room], args=[self._bound, payload])
             if appended:
                 return
-            await _blocking(self._redis.xread({self._room: marker}, count=1, block=_BLOCK_MS))
+            await blocking_read(self._redis.xread({self._room: marker}, count=1, block=_BLOCK_MS))
 
     async def open_group(self) -> None:
         """Create the workers' consumer group if it is not there yet."""
@@ -145,7 +145,7 @@ class CohortQueue:
         # Redis 6.2 answers (None, None) for an entry that was deleted by hand while a worker held it.
         entries = [(entry_id, fields) for entry_id, fields in claimed[1] if entry_id is not None]
         if not entries:
-            entries = await _blocking(
+            entries = await blocking_read(
                 self._redis.xreadgroup(GROUP, consumer, {self._cohorts: ">"}, count=count, block=_BLOCK_MS)
             )
         deliveries = []
@@ -180,7 +180,7 @@ class CohortQueue:
         """
         stream, last = self._verdict_prefix + run, "0-0"
         while True:
-            for entry_id, fields in await _blocking(self._redis.xread({stream: last}, count=_BATCH, block=_BLOCK_MS)):
+            for entry_id, fields in await blocking_read(self._redis.xread({stream: last}, count=_BATCH, block=_BLOCK_MS)):
                 last = entry_id
                 try:
                     response = JudgeResponse.model_validate_json(fields.get("response", ""))
@@ -212,7 +212,7 @@ class CohortQueue:
         return QueueStatus(max(0, length - in_flight), in_flight, await self._redis.xlen(self._dead), verdicts)
 
 
-async def _blocking(read: Awaitable[Any]) -> list[tuple[str, dict[str, str]]]:
+async def blocking_read(read: Awaitable[Any]) -> list[tuple[str, dict[str, str]]]:
     """The entries of a blocking read of one stream; none if the socket's time ran out first.
 
     redis-py answers `[[stream, entries]]` under RESP2 and `{stream: [entries]}` under RESP3.

@@ -159,6 +159,9 @@ class WebSettings(Settings):
     """Room for the largest cohort that the contract allows."""
     idempotency_entries: Annotated[int, Field(ge=0)] = 1024
     """Finished answers kept for `Idempotency-Key`; the oldest goes first."""
+    max_waiting: Annotated[int, Field(ge=1)] = 1024
+    """Requests in work at once, over all callers; a further one gets 503 and when to come back. Keys of priority bulk
+    may fill three quarters of it, of priority training half."""
 
 
 class StoreSettings(Settings):
@@ -182,6 +185,8 @@ class BatchSettings(Settings):
 
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     """Cohorts of batches judged at once by this process."""
+    lease_s: Annotated[float, Field(ge=1, le=3600)] = 15.0
+    """How long after a process died others take over what it was judging."""
     ttl_s: Annotated[int, Field(ge=60)] = 3 * 24 * 3600
     """How long a batch is kept after it was submitted."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024 * 1024
@@ -194,6 +199,8 @@ class AuthSettings(Settings):
 
     keys_file: Path | None = None
     """API keys, hashed, with their limits; see `preceptor keys`. Without it anyone may call, on loopback only."""
+    metrics: bool = False
+    """Whether `/metrics` needs a key as well."""
 
 
 class LogSettings(Settings):
@@ -202,7 +209,7 @@ class LogSettings(Settings):
     format: Literal["json", "text"] = "json"
     level: Literal["debug", "info", "warning", "error"] = "info"
     texts: bool = False
-    """Whether prefixes and candidates may appear in the log."""
+    """Whether requests and answers are logged with their texts."""
 
 
 class ServiceSettings(Settings):
