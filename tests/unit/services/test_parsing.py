@@ -155,7 +155,7 @@ def test_a_sloppy_verdict_that_stands_in_a_judged_text_is_a_quotation(statement:
     assert read("json", f"It says:\n{statement}", LABELS, texts=[f"{noise}\n{statement} and more"]) == ABSTAINED
 
 
-@given(wordy, labels, labels)
+@given(wordy.filter(lambda noise: "</think>" not in noise), labels, labels)
 def test_two_verdicts_are_never_read_as_one_on_the_tolerant_rung(noise: str, first: str, second: str) -> None:
     reading = read("final_line", f"Verdict: {first}\n{noise}\nMy answer is {second}", LABELS)
     assert reading.rung in (Rung.TOLERANT, Rung.ABSTAIN)
