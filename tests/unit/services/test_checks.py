@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor_services.checks import copied, ngrams, repetition, units, words
+from preceptor_services.checks import copied, kept, ngrams, repetition, units, words
 
 SENTENCES = st.lists(st.sampled_from("the a cat dog sat ran here there".split()), min_size=2, max_size=20)
 NGRAM = st.integers(1, 8)
@@ -110,3 +110,29 @@ def test_a_statement_of_the_prefix_is_repetition_only_with_it() -> None:
     text, prefix = units("she is good at chess . she lives in paris ."), "alice lives in paris . she owns a dog ."
     assert repetition(text, 2) == 0
     assert repetition(text, 2, grams(prefix, 2)) == pytest.approx(3 / 9)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "share"),
+    [
+        ("a b c d", "a b c d", 1.0),
+        ("a x c y", "a b c d", 0.5),
+        ("d c b a", "a b c d", 0.25),
+        ("b d a c", "a b c d", 0.5),
+        ("x y", "a b", 0.0),
+        ("", "a b", 0.0),
+        ("a a a a", "a a", 1.0),
+        ("a", "", 1.0),
+    ],
+)
+def test_kept_is_what_stays_in_order(one: str, other: str, share: float) -> None:
+    assert kept(one.split(), other.split()) == share
+
+
+@given(SENTENCES, SENTENCES)
+def test_kept_is_the_longest_common_subsequence(one: list[str], other: list[str]) -> None:
+    lengths = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
+    for i, first in enumerate(one):
+        for j, second in enumerate(other):
+            lengths[i + 1][j + 1] = lengths[i][j] + 1 if first == second else max(lengths[i][j + 1], lengths[i + 1][j])
+    assert kept(one, other) == pytest.approx(lengths[-1][-1] / len(other))
