@@ -10,7 +10,6 @@ Raises `RubricError`. Reads files, nothing else.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +64,7 @@ def read_spec(path: Path, model: type[SpecT]) -> Sourced[SpecT]:
     _check_keys(path, root)
     texts = _bring_texts(path, root, content)
     try:
-        # As JSON, so that strict fields take what YAML has no type for.
-        spec = model.model_validate_json(json.dumps(content, default=str))
+        spec = model.model_validate(content)
     except ValidationError as error:
         problems = [f"{path}:{_line_of(root, p['loc'])}: {describe_problem(p)}" for p in error.errors()]
         raise RubricError("\n".join(problems)) from None

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import pytest
+
+from preceptor_services.templates import PromptError, compile_prompt, render
+
+VARIABLES = ("prefix", "candidate", "candidates")
+
+
+def test_a_template_puts_texts_together() -> None:
+    template = compile_prompt(
+        "{{ prefix | trim }}{% if candidate %}: {{ candidate }}{% else %}.{% endif %}{# a remark #}", VARIABLES
+    )
+    assert render(template, prefix=" p ", candidate="c", candidates=[]) == "p: c"
+    assert render(template, prefix=" p ", candidate="", candidates=[]) == "p."
+
+
+def test_a_template_may_loop_over_candidates() -> None:
+    from preceptor_services.rubrics import Numbered
+
+    template = compile_prompt("{% for one in candidates %}[{{ one.number }}] {{ one.text }}\n{% endfor %}", VARIABLES)
+    assert render(template, prefix="", candidate="", candidates=[Numbered(1, "a"), Numbered(2, "b")]) == (
+        "[1] a\n[2] b\n"
+    )
+
+
+def test_texts_are_not_read_as_templates() -> None:
+    template = compile_prompt("{{ candidate }}", VARIABLES)
+    assert render(template, candidate="{{ prefix }}{% for %}") == "{{ prefix }}{% for %}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ candidate.__class__ }}", "the attribute '__class__' is not allowed"),
+        ("{{ candidate.upper() }}", "Call is not allowed"),
+        ("{{ candidate * 1000000 }}", "Mul is not allowed"),
+        ("{{ candidate ~ candidate }}", "Concat is not allowed"),
+        ("{{ candidate[0] }}", "Getitem is not allowed"),
+        ("{{ '%9999999999d' | format(1) }}", "the filter 'format' is not allowed"),
+        ("{% for a in candidates %}{% for b in candidates %}{% endfor %}{% endfor %}", "not inside another loop"),
+        ("{% for a in candidates recursive %}{% endfor %}", "a loop must run over a plain variable"),
+        ("{% for a in [1, 2] %}{% endfor %}", "a loop must run over a plain variable"),
+        ("{% macro m() %}{% endmacro %}", "Macro is not allowed"),
+        ("{% set x = prefix %}", "Assign is not allowed"),
+        ("{% include 'etc' %}", "Include is not allowed"),
+        ("{% if candidate is callable %}{% endif %}", "the test 'callable' is not allowed"),
+        ("{{ candidat }}", "'candidat' is undefined: a template may use candidate, candidates, prefix"),
+        ("{{ candidate", "is not a Jinja template"),
+        ("{% if %}", "is not a Jinja template"),
+        ("{{ " + "(" * 5_000 + "candidate" + ")" * 5_000 + " }}", "is nested too deeply"),
+    ],
+)
+def test_what_a_prompt_has_no_use_for_is_refused_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(PromptError, match=message):
+        compile_prompt(text, VARIABLES)
+    if "nested too" not in message:
+        with pytest.raises(PromptError) as raised:
+            compile_prompt("one\n" + text, VARIABLES)
+        assert raised.value.line == 2
+
+
+def test_an_attribute_that_is_not_there_is_found_when_rendering() -> None:
+    with pytest.raises(PromptError, match="has no attribute"):
+        render(compile_prompt("{{ candidate.number }}", VARIABLES), candidate="text")
