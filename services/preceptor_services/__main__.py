@@ -1,13 +1,15 @@
 """`python -m preceptor_services judge|rewrite|worker`: one service as a process.
 
 In: a YAML file, the environment and `--a.b=c` (see `settings`). Ends with status 0 after SIGTERM or SIGINT, with 2
-and one clear line when it cannot start. Logs to stderr.
+and one clear line when it cannot start. Logs to stderr (see `logs`).
+
+Judge and rewrite listen beyond loopback only if they ask for keys. The worker may: its port has health and metrics, no
+texts and nothing that makes work.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +17,15 @@ from pathlib import Path
 import uvloop
 
 from preceptor_client.config import ConfigError, load_config
-from preceptor_services.rubrics import RubricError
-from preceptor_services.serving import ServingError, listen, serve, stop_on_signals
+from preceptor_client.keys import KeysError
+from preceptor_client.rubrics import RubricError
+from preceptor_services.logs import set_up
+from preceptor_services.serving import ServingError, is_loopback, listen, serve, stop_on_signals
 from preceptor_services.settings import ENV_PREFIX, ServiceSettings
 
 _EXAMPLE = """examples:
   python -m preceptor_services judge --port 8101 --engine.urls=http://127.0.0.1:8000
+  python -m preceptor_services judge --host 0.0.0.0 --auth.keys_file=keys.yaml
   python -m preceptor_services rewrite --port 8102 --config services.yaml
   python -m preceptor_services worker --queue.url=redis://127.0.0.1:6379/0 --queue.concurrency=16
 
@@ -38,16 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=None, help="port of judge (default 8101) or rewrite (default 8102)")
     parser.add_argument("--config", type=Path, default=None, help="YAML file with settings")
     options, overrides = parser.parse_known_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         settings = load_config(ServiceSettings, options.config, overrides, env_prefix=ENV_PREFIX)
+        set_up(settings.log)
         if options.service == "worker":
             uvloop.run(_work(settings))
         else:
             port = options.port or {"judge": 8101, "rewrite": 8102}[options.service]
             uvloop.run(_serve(options.service, settings, options.host, port))
-    except (ConfigError, RubricError, ServingError) as error:
+    except (ConfigError, KeysError, RubricError, ServingError) as error:
         print(f"{options.service}: {error}", file=sys.stderr)
         return 2
     return 0
@@ -56,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _serve(service: str, settings: ServiceSettings, host: str, port: int) -> None:
     from preceptor_services.app import judge_app, rewrite_app
 
+    if settings.auth.keys_file is None and not is_loopback(host):
+        raise ServingError(
+            f"--host {host} can be reached from other machines, and no API key is asked for. Make one with "
+            "`preceptor keys add NAME --file keys.yaml` and give --auth.keys_file=keys.yaml, or listen at 127.0.0.1"
+        )
     app = judge_app(settings) if service == "judge" else rewrite_app(settings)
     await serve(app, listen(host, port), stop_on_signals())
 

@@ -83,7 +83,8 @@ _REWRITE_EXAMPLES: dict[str, Any] = {
 
 
 def judge_app(settings: ServiceSettings) -> FastAPI:
-    """`POST /v1/judge` and `GET /v1/rubrics`. Raises RubricError or KeysError if the rubrics or the keys file cannot be used."""
+    """`POST /v1/judge` and `GET /v1/rubrics`. Raises RubricError or KeysError if the rubrics or the keys file cannot be
+    used."""
     parts = assemble(settings)
     access = Access(settings, parts.metrics)
     app = base_app(

@@ -12,6 +12,7 @@ import signal
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from ipaddress import ip_address
 
 import uvicorn
 from fastapi import FastAPI
@@ -52,6 +53,15 @@ async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> N
         server.should_exit = True
         stopped.cancel()
         await serving
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens at `host`. Raises ServingError if there is no such host."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ServingError(f"cannot listen at {host}: {error.strerror}") from None
+    return all(ip_address(str(address[0])).is_loopback for *_, address in found)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import typer
 
-from preceptor_client.cli import bench, doctor, judge, queue, rewrite, trainer, up
+from preceptor_client.cli import bench, doctor, judge, keys, queue, rewrite, trainer, up
 from preceptor_client.cli.common import CommandError
 from preceptor_client.config import ConfigError
 from preceptor_client.errors import PreceptorError
@@ -30,6 +30,7 @@ up.register(app)
 judge.register(app)
 rewrite.register(app)
 queue.register(app)
+keys.register(app)
 doctor.register(app)
 bench.register(app)
 
