@@ -34,7 +34,7 @@ def scorer(fake: FakePreceptor) -> Scorer:
 
 def one(solution: str, **extra_info: Any) -> dict[str, Any]:
     """The keywords with which verl's reward managers call, and what they add to `extra_info`."""
-    added = {"num_turns": None, "rollout_reward_scores": {}}
+    added: dict[str, Any] = {"num_turns": None, "rollout_reward_scores": {}}
     return {
         "data_source": "openai/gsm8k",
         "solution_str": solution,

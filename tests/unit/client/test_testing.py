@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from preceptor_client import JudgeRequest, RewriteOutcome, RewriteRequest, Status
+from preceptor_client import ClientSettings, JudgeRequest, PreceptorClient, RewriteOutcome, RewriteRequest, Status
 from preceptor_client.calls import judge_texts_request
 from preceptor_client.contract import AxisGate, Composition, Mode, RubricSpec
 from preceptor_client.errors import (
@@ -133,3 +133,13 @@ def test_an_unknown_route_is_a_problem_too() -> None:
         for response, status in ((http.get("/v2/judge"), 404), (http.get("/v1/judge"), 405)):
             assert response.status_code == response.json()["status"] == status
             assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_it_can_be_reached_over_http() -> None:
+    fake = FakePreceptor(polite)
+    with fake.serve() as url, PreceptorClient(url, url, settings=ClientSettings(retries=1, backoff_s=0.0)) as client:
+        fake.script(Unreachable())
+        assert client.judge_texts("p", ["please"]).verdicts[0].score == 1.0
+        assert client.rewrite(SUFFIX).unchanged
+        assert client.ready()
+    assert len(fake.judged) == 1
