@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -43,12 +44,13 @@ ResultT = TypeVar("ResultT")
 
 
 class BatchRunner:
-    """Judges what the store holds. `wait_ready` returns when the engine is ready."""
+    """Judges what the store holds. `judge` takes a request and its owner; `wait_ready` returns when the engine is
+    ready."""
 
     def __init__(
         self,
         store: BatchStore,
-        judge: Callable[[JudgeRequest], Awaitable[JudgeResponse]],
+        judge: Callable[[JudgeRequest, str], Awaitable[JudgeResponse]],
         wait_ready: Callable[[], Awaitable[None]],
         metrics: Metrics,
         *,
@@ -108,7 +110,7 @@ class BatchRunner:
         """What becomes of `item`; None if the engine was lost, and it is to be asked again."""
         try:
             request = JudgeRequest.model_validate_json(item.request)
-            return BatchResult(index=item.index, response=await self._judge(request))
+            return BatchResult(index=item.index, response=await self._judge(request, item.owner))
         except EngineError as error:
             log.warning("item %d of batch %s waits for the engine: %s", item.index, item.ref, error)
             return None
@@ -125,13 +127,12 @@ class BatchRunner:
         while True:
             await asyncio.sleep(self._lease_s / _RENEWALS)
             self._metrics.batch_items_waiting.set(await self._riding_through(self._store.waiting))
-            held = dict(self._in_hand)
-            if not held:
-                continue
-            lost = await self._riding_through(lambda held=held: self._store.renew([*held.values()], self._lease_ms))
-            for task, item in held.items():
-                if item in lost:
-                    task.cancel()
+            if held := dict(self._in_hand):
+                renewal = partial(self._store.renew, [*held.values()], self._lease_ms)
+                lost = await self._riding_through(renewal)
+                for task, item in held.items():
+                    if item in lost:
+                        task.cancel()
 
     async def _give_back(self) -> None:
         held, items = [*self._in_hand], [*self._in_hand.values()]

@@ -56,6 +56,11 @@ class Item:
     index: int
     request: str
 
+    @property
+    def owner(self) -> str:
+        """Who submitted it."""
+        return self.ref.rpartition("/")[0]
+
 
 @dataclass(frozen=True)
 class Numbered:

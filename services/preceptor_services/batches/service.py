@@ -1,0 +1,83 @@
+"""The batches of a judge service: store, runner and routes, put together.
+
+In: settings, a judge and its engines, who may call. Out: a router for the app, and `running` for its lifetime. Items
+are judged behind whoever waits for an answer, and what they cost is charged to the caller who submitted them. Without
+`store.url` nothing runs, and the routes say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import APIRouter
+from redis.asyncio import Redis
+
+from preceptor_client.contract import JudgeRequest, JudgeResponse
+from preceptor_client.queue import connect
+from preceptor_services.assembly import Assembly
+from preceptor_services.auth import Access
+from preceptor_services.batches.routes import batches_router
+from preceptor_services.batches.runner import BatchRunner
+from preceptor_services.batches.store import BatchStore
+from preceptor_services.keys import ANONYMOUS
+from preceptor_services.priority import Priority
+from preceptor_services.settings import ServiceSettings
+
+_PATIENCE_S = 2.0
+"""Of one call to Redis. The runner repeats it for as long as it takes; a caller is told to come back."""
+
+
+class Batches:
+    """`/v1/batches` of one app."""
+
+    def __init__(self, settings: ServiceSettings, parts: Assembly, access: Access) -> None:
+        self._parts = parts
+        self._access = access
+        self._settings = settings.batches
+        url = settings.store.url
+        self._redis: Redis | None = None
+        self._store: BatchStore | None = None
+        if url is not None:
+            self._redis = connect(url, patience_s=_PATIENCE_S)
+            self._store = BatchStore(
+                self._redis,
+                namespace=settings.store.namespace,
+                ttl_s=settings.batches.ttl_s,
+                max_waiting=settings.batches.max_waiting,
+            )
+
+    @property
+    def router(self) -> APIRouter:
+        """Its routes."""
+        return batches_router(self._store)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Batches are worked off."""
+        if self._store is None or self._redis is None:
+            yield
+            return
+        runner = BatchRunner(
+            self._store,
+            self._judge,
+            self._parts.engines.wait_ready,
+            self._parts.metrics,
+            concurrency=self._settings.concurrency,
+            lease_s=self._settings.lease_s,
+        )
+        async with self._redis:
+            running = asyncio.create_task(runner.run())
+            try:
+                yield
+            finally:
+                running.cancel()
+                with suppress(asyncio.CancelledError):
+                    await running
+
+    async def _judge(self, request: JudgeRequest, owner: str) -> JudgeResponse:
+        caller = (self._access.keys and self._access.keys.named(owner)) or ANONYMOUS
+        response = await self._parts.judge.judge(request, priority=max(Priority.BULK, caller.priority))
+        await self._access.charge(caller, response.usage.prompt_tokens + response.usage.completion_tokens)
+        return response
