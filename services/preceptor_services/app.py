@@ -7,7 +7,8 @@ lifetime; until it has answered a real request, `/readyz` and the service's rout
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Header, Request, Response
@@ -24,6 +25,8 @@ from preceptor_client.contract import (
 )
 from preceptor_services.assembly import assemble
 from preceptor_services.auth import Access, spend
+from preceptor_services.batches.routes import BATCHES_PATH
+from preceptor_services.batches.service import Batches
 from preceptor_services.engine import EngineError
 from preceptor_services.idempotency import KeyReusedError, Replays
 from preceptor_services.judging import UnjudgeableError
@@ -83,20 +86,29 @@ _REWRITE_EXAMPLES: dict[str, Any] = {
 
 
 def judge_app(settings: ServiceSettings) -> FastAPI:
-    """`POST /v1/judge` and `GET /v1/rubrics`. Raises RubricError or KeysError if the rubrics or the keys file cannot be
-    used."""
+    """`POST /v1/judge`, `/v1/batches` and `GET /v1/rubrics`. Raises RubricError or KeysError if the rubrics or the keys
+    file cannot be used."""
     parts = assemble(settings)
     access = Access(settings, parts.metrics)
+    batches = Batches(settings, parts, access)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with parts.running(), batches.running():
+            yield
+
     app = base_app(
         "Preceptor judge",
         "Judges the candidates of a cohort: a typed verdict for each on every axis.",
         parts.engines,
         parts.metrics,
         max_body_bytes=settings.web.max_body_bytes,
+        body_limits={BATCHES_PATH: settings.batches.max_body_bytes},
         middleware=[access.middleware],
-        lifespan=lambda _: parts.running(),
+        lifespan=lifespan,
     )
     access.describe(app)
+    app.include_router(batches.router)
     answer = _Answering(parts.metrics, settings.web.idempotency_entries)
 
     @app.post("/v1/judge", response_model=JudgeResponse, responses=_PROBLEMS, summary="Judge a cohort", tags=["judge"])
@@ -107,7 +119,9 @@ def judge_app(settings: ServiceSettings) -> FastAPI:
     ) -> Response:
         """A verdict for every candidate on every axis. A call that failed or an answer that names no verdict is a
         status, never a score."""
-        return await answer(request, body, idempotency_key, lambda: parts.judge.judge(body))
+        return await answer(
+            request, body, idempotency_key, lambda: parts.judge.judge(body, priority=request.state.caller.priority)
+        )
 
     @app.get("/v1/rubrics", response_model=RubricList, summary="The rubrics that can be asked for", tags=["judge"])
     async def get_rubrics() -> Response:

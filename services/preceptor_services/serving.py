@@ -41,7 +41,9 @@ def stop_on_signals() -> asyncio.Event:
 
 
 async def serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> None:
-    """Serve `app` at `listener` (see `listen`) until `stop`, and close it."""
+    """Serve `app` at `listener` (see `listen`) until `stop`, and close it. What streams without end asks
+    `app.state.stopping`."""
+    app.state.stopping = stop
     config = uvicorn.Config(
         app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_S, server_header=False
     )

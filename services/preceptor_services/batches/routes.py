@@ -6,6 +6,7 @@ is its caller's alone: for everybody else it is not there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -16,10 +17,11 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from preceptor_client.contract import API_VERSION, Batch, BatchRequest, BatchResult, Identifier
+from preceptor_client.contract import API_VERSION, Batch, BatchRequest, BatchResult, BatchState, Identifier
 from preceptor_services.batches.store import BatchesFullError, BatchReusedError, BatchStore, UnknownBatchError
 from preceptor_services.web import ProblemError, problem_docs
 
+BATCHES_PATH = f"/{API_VERSION}/batches"
 _RETRY_AFTER_FULL_S = 15
 _RETRY_AFTER_AWAY_S = 2
 _MOST_RESULTS = 1_000_000
@@ -49,7 +51,7 @@ _EXAMPLES: dict[str, Any] = {
 
 def batches_router(store: BatchStore | None) -> APIRouter:
     """`/v1/batches` over `store`."""
-    router = APIRouter(prefix=f"/{API_VERSION}/batches", tags=["batches"])
+    router = APIRouter(prefix=BATCHES_PATH, tags=["batches"])
 
     def the_store() -> BatchStore:
         if store is None:
@@ -113,10 +115,13 @@ def batches_router(store: BatchStore | None) -> APIRouter:
         """Server-sent events: `result`, whose data is a `BatchResult` and whose id is its number, and `done`, whose
         data is the `Batch`, when it is done or cancelled. A stream that ends without `done` was broken off."""
         owner = _owner(request)
+        stopping: asyncio.Event | None = getattr(request.app.state, "stopping", None)
         try:
-            async for each in store.follow(owner, batch.id, last_event_id or 0):
+            async for each in store.follow(owner, batch.id, last_event_id or 0, stopping):
                 yield ServerSentEvent(event="result", id=str(each.number), raw_data=each.result)
-            yield ServerSentEvent(event="done", data=await store.status(owner, batch.id))
+            ended = await store.status(owner, batch.id)
+            if ended.state is not BatchState.RUNNING:
+                yield ServerSentEvent(event="done", data=ended)
         except (UnknownBatchError, RedisConnectionError, RedisTimeoutError):
             return  # it expired, or Redis is away: who comes back is told
 

@@ -15,6 +15,7 @@ away for longer than the connection's retries.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 import uuid
@@ -144,10 +145,13 @@ class BatchStore:
                 yield numbered
             more = len(entries) == _PAGE and "end" not in entries[-1][1]
 
-    async def follow(self, owner: str, batch_id: str, number: int) -> AsyncIterator[Numbered]:
-        """As `results_after`, then each further result as it comes. Ends when the batch ends or expires."""
+    async def follow(
+        self, owner: str, batch_id: str, number: int, stop: asyncio.Event | None = None
+    ) -> AsyncIterator[Numbered]:
+        """As `results_after`, then each further result as it comes. Ends when the batch does, and within a second of
+        `stop`; raises UnknownBatchError when it expires."""
         stream = f"{self._prefix}{owner}/{batch_id}:results"
-        while True:
+        while stop is None or not stop.is_set():
             entries = await blocking_read(self._redis.xread({stream: f"{number}-0"}, count=_PAGE, block=_BLOCK_MS))
             for numbered in _results(entries):
                 number = numbered.number
