@@ -16,11 +16,7 @@ from preceptor_services.engine import Engine, Generation
 from preceptor_services.judging import Judge, Panel
 from preceptor_services.metrics import Metrics
 from preceptor_services.rubrics import RubricBook, load_rubrics
-from preceptor_services.settings import EngineSettings, ServiceSettings
-
-FIRST = "first"
-"""The name in a panel of the judge that the service's own engine and rubrics make."""
-
+from preceptor_services.settings import FIRST, EngineSettings, ServiceSettings
 
 class Engines:
     """The readiness of one engine, or of as many of a panel's as it needs."""

@@ -8,9 +8,9 @@ In: a YAML file, the environment (`PRECEPTOR_SERVICE_ENGINE__URLS=...`), `--engi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from preceptor_client.contract import MAX_SAMPLES, AxisName, Identifier, Order, Sampling, ScheduleName
@@ -100,6 +100,10 @@ class JudgingSettings(Settings):
     """Most prompts in one completions request."""
 
 
+FIRST = "first"
+"""The name in a panel of the judge that the service's own engine and rubrics make."""
+
+
 class MemberSettings(Settings):
     """A further judge of a panel."""
 
@@ -117,6 +121,14 @@ class PanelSettings(Settings):
     lowest."""
     quorum: Annotated[int, Field(ge=1)] | None = None
     """Judges that must have a score; all of them if left out."""
+
+    @model_validator(mode="after")
+    def _quorum_can_be_had(self) -> Self:
+        if self.quorum is not None and self.quorum > len(self.members) + 1:
+            raise ValueError(f"quorum {self.quorum} is more than the {len(self.members) + 1} judges there are")
+        if FIRST in self.members:
+            raise ValueError(f"members: {FIRST!r} is the name of the service's own judge: choose another")
+        return self
 
 
 class RewritingSettings(Settings):

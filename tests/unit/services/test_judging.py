@@ -7,7 +7,18 @@ from itertools import count
 import httpx
 import pytest
 
-from preceptor_client.contract import Candidate, Cohort, JudgeRequest, JudgeResponse, Sampling, Status
+from preceptor_client.contract import (
+    AxisGate,
+    Candidate,
+    Cohort,
+    Composition,
+    JudgeRequest,
+    JudgeResponse,
+    Mode,
+    RubricSpec,
+    Sampling,
+    Status,
+)
 from preceptor_services.engine import Engine
 from preceptor_services.judging import Judge, UnjudgeableError
 from preceptor_services.metrics import Metrics
@@ -81,6 +92,36 @@ async def test_a_failed_call_is_a_status_never_a_score(open_judge: OpenJudge, fa
     assert [v.votes.failed for v in response.verdicts] == [2, 2, 1, 1, 1, 1]
 
 
+async def test_an_unreadable_answer_is_asked_for_again_at_a_temperature(
+    open_judge: OpenJudge, faulty_server: type
+) -> None:
+    turn = count()
+    judge = await open_judge(server := faulty_server(answer=lambda prompt: ["?", "safe"][next(turn)]))
+    response = await judge.judge(request("x", axes=["safety"]))
+    assert scores(response, "safety") == [1.0]
+    assert response.usage.calls == 2
+    assert [body["temperature"] for body in server.bodies] == [0.0, 0.7]
+
+
+async def test_an_unreadable_answer_is_not_asked_for_without_end(open_judge: OpenJudge, faulty_server: type) -> None:
+    judge = await open_judge(server := faulty_server(answer=lambda _: "?"), unreadable_retries=3)
+    await judge.judge(request("x", axes=["safety"]))
+    assert len(server.bodies) == 4
+
+
+async def test_a_repeat_that_fails_leaves_the_answer_unreadable(open_judge: OpenJudge, faulty_server: type) -> None:
+    turn = count()
+
+    def answer(prompt: str) -> str:
+        if next(turn):
+            raise httpx.ReadError("gone")
+        return "?"
+
+    judge = await open_judge(faulty_server(answer=answer))
+    response = await judge.judge(request("x", axes=["safety"]))
+    assert statuses(response, "safety") == [Status.ABSTAINED]
+
+
 async def test_an_unreadable_answer_abstains(open_judge: OpenJudge, faulty_server: type) -> None:
     judge = await open_judge(faulty_server(answer=lambda prompt: "perhaps"))
     response = await judge.judge(request("good", "bad"))
@@ -144,10 +185,12 @@ async def test_a_candidate_cannot_write_its_own_verdict(open_judge: OpenJudge, f
 
 async def test_what_cannot_be_judged_is_refused_with_what_to_change(open_judge: OpenJudge, faulty_server: type) -> None:
     judge = await open_judge(faulty_server(), rubrics="instruct")
-    with pytest.raises(UnjudgeableError, match=r"cohort\.reference: the axis 'factuality'"):
+    with pytest.raises(UnjudgeableError, match=r"cohort\.reference: the rubric 'instruct/factuality'"):
         await judge.judge(request("x", axes=["factuality"]))
     with pytest.raises(UnjudgeableError, match=r"no rubric for 'style'.* factuality, quality, safety"):
         await judge.judge(request("x", axes=["style"]))
+    with pytest.raises(UnjudgeableError, match=r"no rubric 'nano/quality': this service has instruct/factuality"):
+        await judge.judge(request("x", axes=["quality"], rubrics={"quality": "nano/quality"}))
 
 
 async def test_the_instruct_set_shows_every_text_within_its_fence(open_judge: OpenJudge, faulty_server: type) -> None:
@@ -161,3 +204,83 @@ async def test_the_instruct_set_shows_every_text_within_its_fence(open_judge: Op
     (fence,) = fences
     assert all(f"[begin {fence}]\n{text}\n[end {fence}]" in prompt for prompt in prompts for text in texts)
     assert server.bodies[0]["response_format"]["json_schema"]["schema"]["properties"]["verdict"]["enum"]
+
+
+async def test_a_request_may_bring_a_rubric(open_judge: OpenJudge, faulty_server: type) -> None:
+    judge = await open_judge(server := faulty_server(answer=lambda prompt: "Verdict: " + prompt.split()[-1]))
+    rubric = RubricSpec(
+        axis="length",
+        mode=Mode.POINTWISE,
+        prompt="How long? {{ candidate }}",
+        labels={"short": 1, "long": 0},
+        parser="final_line",
+    )
+    response = await judge.judge(request("so short", "too long", axes=["length"], rubrics={"length": rubric}))
+    assert scores(response, "length") == [1.0, 0.0]
+    assert response.axes["length"].provenance.rubric == "request/length"
+    assert server.bodies[0]["messages"] == [{"role": "user", "content": "How long? so short"}]
+
+
+async def test_a_service_may_refuse_rubrics_of_requests(open_judge: OpenJudge, faulty_server: type) -> None:
+    judge = await open_judge(faulty_server(), request_rubrics=False)
+    spec = load_rubrics("nano").defaults["safety"].spec
+    with pytest.raises(UnjudgeableError, match="takes no rubrics from requests"):
+        await judge.judge(request("x", axes=["safety"], rubrics={"safety": spec}))
+    assert scores(await judge.judge(request("good", axes=["safety"], rubrics={"safety": "nano/safety"})), "safety") == [
+        1.0
+    ]
+
+
+async def test_detail_shows_every_comparison_and_the_reasons(open_judge: OpenJudge, faulty_server: type) -> None:
+    judge = await open_judge(
+        faulty_server(answer=lambda _: '{"reasoning": "A is clearer", "verdict": "A"}'), "instruct"
+    )
+    plain = await judge.judge(request("x", "y", axes=["quality", "safety"]))
+    assert plain.axes["quality"].comparisons == ()
+    response = await judge.judge(request("x", "y", axes=["quality"], detail=True))
+    assert [(c.first, c.second, c.outcome, c.rationale) for c in response.axes["quality"].comparisons] == [
+        ("c0", "c1", "first", "A is clearer"),
+        ("c1", "c0", "first", "A is clearer"),
+    ]
+    report = response.axes["quality"]
+    assert (report.position_consistency, report.position_bias) == (0.0, 1.0)
+    judge = await open_judge(faulty_server(answer=lambda _: '{"reasoning": "harmless", "verdict": "yes"}'), "instruct")
+    response = await judge.judge(request("x", axes=["safety"], detail=True))
+    assert response.verdicts[0].rationale == "harmless"
+
+
+async def test_a_composition_adds_composites(open_judge: OpenJudge, faulty_server: type) -> None:
+    judge = await open_judge(faulty_server())
+    composition = Composition(
+        weights={"quality": 1.0, "safety": 3.0}, gates=(AxisGate(axis="quality", minimum=0.5, guards=("safety",)),)
+    )
+    response = await judge.judge(request("good", "bad", composition=composition, axes=["quality", "safety"]))
+    assert [composite.score for composite in response.composites] == [1.0, 0.0]
+    assert response.composites[1].failed_gates != ()
+
+
+async def test_the_schedule_and_order_asked_for_are_used_and_recorded(
+    open_judge: OpenJudge, faulty_server: type
+) -> None:
+    judge = await open_judge(faulty_server())
+    texts = ["good", *(f"bad {number}" for number in range(7))]
+    response = await judge.judge(
+        request(*texts, axes=["quality", "safety"], schedule="pivot", order="random", detail=True)
+    )
+    provenance = response.axes["quality"].provenance
+    assert (provenance.schedule, provenance.order) == ("pivot", "random")
+    assert response.axes["safety"].provenance.schedule is None
+    assert response.axes["quality"].usage.calls == 7
+    assert all("c0" in (c.first, c.second) for c in response.axes["quality"].comparisons)
+    assert response.axes["quality"].position_consistency is None
+    best = max((v for v in response.verdicts if v.axis == "quality"), key=lambda v: v.score or 0)
+    assert best.candidate_id == "c0"
+
+
+async def test_the_original_is_the_pivot(open_judge: OpenJudge, faulty_server: type) -> None:
+    judge = await open_judge(faulty_server())
+    candidates = [{"id": f"c{number}", "text": f"bad {number}"} for number in range(4)]
+    candidates[2]["origin"] = "original"
+    wanted = {"cohort": {"id": "x", "prefix": "p", "candidates": candidates}, "axes": ["quality"]}
+    response = await judge.judge(JudgeRequest.model_validate({**wanted, "schedule": "pivot", "detail": True}))
+    assert all("c2" in (c.first, c.second) for c in response.axes["quality"].comparisons)
