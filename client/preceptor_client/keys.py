@@ -159,6 +159,7 @@ def _change(path: Path, change: Callable[[Keys], Keys]) -> None:
             os.fsync(file.fileno())
             if path.exists():
                 os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    except BaseException:
+        beside.unlink()
+        raise
+    beside.replace(path)  # which gives the lock back: from here on `beside` may be another's

@@ -49,7 +49,7 @@ class Access:
         self.keys = KeyRing(settings.auth.keys_file) if settings.auth.keys_file else None
         self._open = _OPEN if settings.auth.metrics else _OPEN | {_METRICS}
         self._metrics = metrics
-        self._redis = _connect(settings.store.url) if self.keys and settings.store.url else None
+        self._redis = connect(settings.store.url) if self.keys and settings.store.url else None
         buckets = SharedBuckets(self._redis, settings.store.namespace, metrics) if self._redis else LocalBuckets()
         self.limits = Limits(buckets, settings.web.max_waiting)
 
@@ -161,7 +161,7 @@ def _challenge(error: str = "") -> dict[str, str]:
     return {"WWW-Authenticate": ", ".join(filter(None, ('Bearer realm="preceptor"', error)))}
 
 
-def _connect(url: str) -> Redis:
+def connect(url: str) -> Redis:
     """Redis, as limits need it: an answer at once, or none."""
     return Redis.from_url(
         url,
