@@ -17,15 +17,19 @@ from preceptor_client.contract import (
     JudgeRequest,
     JudgeResponse,
     Message,
+    Mode,
     Problem,
     Provenance,
     RewriteOutcome,
     RewriteRequest,
     RewriteResponse,
+    RubricInfo,
+    RubricSpec,
     Sampling,
     Status,
 )
 
+HASH = "0" * 16
 RequestT = TypeVar("RequestT", JudgeRequest, RewriteRequest)
 
 
@@ -57,7 +61,15 @@ def composite(composition: Composition, candidate_id: str, found: Mapping[str, f
 
 def provenance(rubric: str, sampling: Sampling) -> Provenance:
     """What the fake says of itself."""
-    return Provenance(teacher="fake", revision="fake", rubric=rubric, rubric_hash="0" * 12, sampling=sampling)
+    return Provenance(teacher="fake", revision="fake", rubric=rubric, rubric_hash=HASH, sampling=sampling)
+
+
+def rubric_info(axis: str) -> RubricInfo:
+    """A rubric that the fake says it has."""
+    spec = RubricSpec(
+        axis=axis, mode=Mode.POINTWISE, prompt="{{ candidate }}", labels={"good": 1.0, "bad": 0.0}, parser="exact"
+    )
+    return RubricInfo(name=f"fake/{axis}", hash=HASH, default=True, spec=spec)
 
 
 def failed(response: Message) -> bool:

@@ -23,6 +23,7 @@ from preceptor_client.contract import (
     RewriteOutcome,
     RewriteRequest,
     RewriteResponse,
+    RubricList,
     RubricSpec,
     Sampling,
     Status,
@@ -40,6 +41,7 @@ from preceptor_client.testing.answers import (
     decoded,
     failed,
     provenance,
+    rubric_info,
     score_by_hash,
 )
 from preceptor_client.testing.serving import serving
@@ -71,8 +73,8 @@ class Unreachable:
 class FakePreceptor:
     """The judge and the rewrite service at one address. May be shared by threads and by event loops.
 
-    `axes` are those it has rubrics for. With an `api_key` it wants that key. A request whose deadline is shorter than
-    `judging_s` fails as a whole; no time really passes.
+    `axes` are those it has rubrics for; a request may name any other rubric. With an `api_key` it wants that key. A
+    request whose deadline is shorter than `judging_s` fails as a whole; no time really passes.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class FakePreceptor:
         routes = {
             "/healthz": "GET",
             "/readyz": "GET",
+            f"/{API_VERSION}/rubrics": "GET",
             f"/{API_VERSION}/judge": "POST",
             f"/{API_VERSION}/rewrite": "POST",
         }
@@ -161,10 +164,14 @@ class FakePreceptor:
         if path == "/readyz":
             health = Health(status="ok" if self.ready else "starting")
             return 200 if self.ready else 503, health.model_dump_json().encode()
-        if self._api_key is not None and request.headers.get("Authorization") != f"Bearer {self._api_key}":
-            raise ProblemError(401, "this service wants an API key: send it as `Authorization: Bearer KEY`")
+        given = (request.headers.get("Authorization", "").removeprefix("Bearer "), request.headers.get("X-API-Key"))
+        if self._api_key is not None and self._api_key not in given:
+            how = "send Authorization: Bearer KEY, or X-API-Key: KEY"
+            raise ProblemError(401, f"this service needs an API key: {how}")
         if len(request.content) > self._max_body_bytes:
             raise ProblemError(413, f"the body is larger than this service's limit of {self._max_body_bytes} bytes")
+        if path.endswith("/rubrics"):
+            return 200, RubricList(rubrics=tuple(map(rubric_info, self._axes))).model_dump_json().encode()
         if path.endswith("/judge"):
             return 200, self._once(request, JudgeRequest, self._judge)
         return 200, self._once(request, RewriteRequest, self._repair)
@@ -193,9 +200,7 @@ class FakePreceptor:
         known = {*self._axes, *(axis for axis, rubric in request.rubrics.items() if isinstance(rubric, RubricSpec))}
         for axis in request.axes:
             if axis not in known:
-                raise ProblemError(
-                    422, f"axes: no rubric for {axis!r} in the set 'fake', which has {', '.join(self._axes)}"
-                )
+                raise ProblemError(422, f"axes: no rubric for {axis!r}: this service has {', '.join(self._axes)}")
         self.judged.append(request)
         verdicts = {
             (axis, candidate.id): self._verdict(request, axis, candidate.id, candidate.text)

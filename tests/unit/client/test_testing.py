@@ -68,7 +68,7 @@ def test_a_key_is_wanted_where_one_is_set() -> None:
     fake = FakePreceptor(api_key="secret")
     with fake.client() as client, fake.client(api_key="guess") as stranger:
         assert client.judge_texts("p", ["text"]).verdicts
-        with pytest.raises(AuthenticationError, match="wants an API key"):
+        with pytest.raises(AuthenticationError, match="needs an API key"):
             stranger.judge_texts("p", ["text"])
 
 
@@ -111,7 +111,7 @@ def test_axes_are_those_it_has_and_those_that_come_along() -> None:
     )
     request = judge_texts_request("p", ["please"], axes=["wit"])
     with fake.client() as client:
-        with pytest.raises(InvalidRequestError, match="axes: no rubric for 'wit' in the set 'fake', which has quality"):
+        with pytest.raises(InvalidRequestError, match="axes: no rubric for 'wit': this service has quality"):
             client.judge(request)
         along = JudgeRequest.model_validate({**request.model_dump(), "rubrics": {"wit": spec}})
         assert client.judge(along).verdicts[0].score == 1.0
