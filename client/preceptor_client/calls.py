@@ -4,9 +4,10 @@ In: contract messages and what came of an attempt (an httpx response or transpor
 request, the seconds to wait before the next attempt, and the decoded message or a typed error. The sync and the async
 client are both a loop of a few lines around a `Call`.
 
-Both endpoints are idempotent: a request carries an `Idempotency-Key`, by default made from its content, so an attempt
-whose answer was lost is repeated without judging twice. Repeated is what may pass by itself: connection errors, 502,
-503, 504, and 429 if the service says when to come back (`Retry-After`). A read time-out is not: the time is up.
+All endpoints are idempotent: what makes work carries an `Idempotency-Key`, by default made from its content, or an id
+of its own, so an attempt whose answer was lost is repeated without judging twice. Repeated is what may pass by itself:
+connection errors, 502, 503, 504, and 429 if the service says when to come back (`Retry-After`). A read time-out is
+not: the time is up.
 """
 
 from __future__ import annotations
@@ -33,9 +34,11 @@ from preceptor_client.contract import (
     Health,
     JudgeRequest,
     JudgeResponse,
+    Message,
     Problem,
     RewriteRequest,
     RewriteResponse,
+    RubricList,
     Sampling,
 )
 from preceptor_client.errors import (
@@ -59,26 +62,28 @@ class Call(Generic[AnswerT]):
     """One request of a caller, over as many attempts as it takes."""
 
     url: str
-    message: JudgeRequest | RewriteRequest
+    message: Message | None
     answer: type[AnswerT]
     settings: ClientSettings
-    idempotency_key: str
+    idempotency_key: str | None = None
+    method: Literal["GET", "POST"] = "POST"
     request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `httpx.Client.request`."""
-        headers = {
-            "Content-Type": "application/json",
-            "Idempotency-Key": self.idempotency_key,
-            "X-Request-Id": self.request_id,
-            **authorization(self.settings),
-        }
-        deadline_s = self.message.deadline_s
+        headers = {"X-Request-Id": self.request_id, **authorization(self.settings)}
+        content = None
+        if self.message is not None:
+            headers["Content-Type"] = "application/json"
+            content = self.message.model_dump_json(exclude_none=True).encode()
+        if self.idempotency_key is not None:
+            headers["Idempotency-Key"] = self.idempotency_key
+        deadline_s = getattr(self.message, "deadline_s", None)
         read_s = self.settings.read_timeout_s if deadline_s is None else deadline_s + self.settings.deadline_margin_s
         return {
-            "method": "POST",
+            "method": self.method,
             "url": self.url,
-            "content": self.message.model_dump_json(exclude_none=True).encode(),
+            "content": content,
             "headers": headers,
             "timeout": httpx.Timeout(read_s, connect=self.settings.connect_timeout_s, pool=None),
         }
@@ -128,6 +133,11 @@ def rewrite_call(request: RewriteRequest, settings: ClientSettings, key: str | N
     """The call that rewrites a suffix."""
     key = key or content_hash(request)
     return Call(endpoint(settings, "rewrite") + f"/{API_VERSION}/rewrite", request, RewriteResponse, settings, key)
+
+
+def rubrics_call(settings: ClientSettings) -> Call[RubricList]:
+    """The call that lists what the judge can be asked for."""
+    return Call(endpoint(settings, "judge") + f"/{API_VERSION}/rubrics", None, RubricList, settings, method="GET")
 
 
 def judge_texts_request(

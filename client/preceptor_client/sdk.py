@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from httpx_sse import EventSource
 
+from preceptor_client.batches import Reading, cancel_call, status_call, submit_call
 from preceptor_client.calls import (
     ALL_AXES,
     AnswerT,
@@ -31,13 +33,17 @@ from preceptor_client.calls import (
     judge_call,
     judge_texts_request,
     rewrite_call,
+    rubrics_call,
 )
 from preceptor_client.contract import (
+    Batch,
+    BatchResult,
     Health,
     JudgeRequest,
     JudgeResponse,
     RewriteRequest,
     RewriteResponse,
+    RubricList,
     Sampling,
 )
 from preceptor_client.settings import ClientSettings
@@ -89,6 +95,43 @@ class PreceptorClient:
     def rewrite(self, request: RewriteRequest, *, idempotency_key: str | None = None) -> RewriteResponse:
         """The teacher's version of a suffix: a copy if it is good, repaired otherwise."""
         return self._send(rewrite_call(request, self._settings, idempotency_key))
+
+    def rubrics(self) -> RubricList:
+        """Every rubric that the judge can be asked for."""
+        return self._send(rubrics_call(self._settings))
+
+    def submit_batch(self, items: Iterable[JudgeRequest], *, batch_id: str | None = None) -> Batch:
+        """Hand over many requests at once, to be judged as the teacher has room. The same id with the same items again
+        finds the batch that is there."""
+        return self._send(submit_call(items, batch_id, self._settings))
+
+    def batch(self, batch_id: str) -> Batch:
+        """A batch as it stands."""
+        return self._send(status_call(batch_id, self._settings))
+
+    def batch_results(self, batch_id: str, *, after: int = 0) -> Iterator[BatchResult]:
+        """The results of a batch as they come, until it is done or cancelled; `after` leaves out those received before.
+        Rides through lost connections and restarts of the service."""
+        reading = Reading(batch_id, self._settings, after)
+        while not reading.ended:
+            outcome: Outcome | None = None
+            try:
+                with self._http.stream(**reading.arguments()) as response:
+                    if response.is_success:
+                        for event in EventSource(response).iter_sse():
+                            if result := reading.read(event):
+                                yield result
+                    else:
+                        response.read()
+                        outcome = response
+            except httpx.TransportError as error:
+                outcome = error
+            if not reading.ended:
+                time.sleep(reading.pause_after(outcome))
+
+    def cancel_batch(self, batch_id: str) -> Batch:
+        """Stop a batch: what has no result gets none."""
+        return self._send(cancel_call(batch_id, self._settings))
 
     def health(self, service: Service) -> Health:
         """Whether a service is ready, in its own words; `unavailable` if it does not answer. Never raises for that."""
@@ -164,6 +207,43 @@ class AsyncPreceptorClient:
     async def rewrite(self, request: RewriteRequest, *, idempotency_key: str | None = None) -> RewriteResponse:
         """The teacher's version of a suffix: a copy if it is good, repaired otherwise."""
         return await self._send(rewrite_call(request, self._settings, idempotency_key))
+
+    async def rubrics(self) -> RubricList:
+        """Every rubric that the judge can be asked for."""
+        return await self._send(rubrics_call(self._settings))
+
+    async def submit_batch(self, items: Iterable[JudgeRequest], *, batch_id: str | None = None) -> Batch:
+        """Hand over many requests at once, to be judged as the teacher has room. The same id with the same items again
+        finds the batch that is there."""
+        return await self._send(submit_call(items, batch_id, self._settings))
+
+    async def batch(self, batch_id: str) -> Batch:
+        """A batch as it stands."""
+        return await self._send(status_call(batch_id, self._settings))
+
+    async def batch_results(self, batch_id: str, *, after: int = 0) -> AsyncIterator[BatchResult]:
+        """The results of a batch as they come, until it is done or cancelled; `after` leaves out those received before.
+        Rides through lost connections and restarts of the service."""
+        reading = Reading(batch_id, self._settings, after)
+        while not reading.ended:
+            outcome: Outcome | None = None
+            try:
+                async with self._http.stream(**reading.arguments()) as response:
+                    if response.is_success:
+                        async for event in EventSource(response).aiter_sse():
+                            if result := reading.read(event):
+                                yield result
+                    else:
+                        await response.aread()
+                        outcome = response
+            except httpx.TransportError as error:
+                outcome = error
+            if not reading.ended:
+                await asyncio.sleep(reading.pause_after(outcome))
+
+    async def cancel_batch(self, batch_id: str) -> Batch:
+        """Stop a batch: what has no result gets none."""
+        return await self._send(cancel_call(batch_id, self._settings))
 
     async def health(self, service: Service) -> Health:
         """Whether a service is ready, in its own words; `unavailable` if it does not answer. Never raises for that."""
