@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from preceptor_client.contract import Status
 from preceptor_client.stack import Stack, judge_part
 from preceptor_client.testing import FakePreceptor, score_by_hash
+from preceptor_trainer.nano.text import CLEAN, document, text
 from preceptor_trainer.nano.tokenizer import policy_tokenizer
+from preceptor_trainer.nano.world import World
 
 if TYPE_CHECKING:
     from conftest import TeacherServer
 
 DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
-QUESTIONS = ["alice lives in", "bob works as", "carol has a", "alice likes", "bob lives in", "carol works as"]
+DOCUMENTS = 12
 
 
 def block(name: str) -> str:
@@ -39,7 +42,9 @@ def tasks(tmp_path: Path) -> Path:
     (tmp_path / "judged_qa.yaml").write_text(
         block("judged_qa.yaml").replace("questions.jsonl", f"{tmp_path}/questions.jsonl")
     )
-    rows = [{"question": question, "answer": "paris ."} for question in QUESTIONS]
+    rng, world = random.Random(7), World.generate()
+    documents = [document(world, rng, CLEAN, sentences=12) for _ in range(DOCUMENTS)]
+    rows = [{"question": text(doc[:24]), "answer": text(doc[24:40])} for doc in documents]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
@@ -69,16 +74,18 @@ def evaluate(tasks: Path) -> dict[str, Any]:
 
 def test_unjudged_answers_are_counted_and_left_out_of_the_mean(tasks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def some(axis: str, prefix: str, answer: str) -> float | Status:
-        return Status.FAILED if prefix.startswith("bob") else score_by_hash(axis, prefix, answer)
+        score = score_by_hash(axis, prefix, "")
+        return Status.FAILED if score < 0.4 else score
 
     with FakePreceptor(some).serve() as url:
         monkeypatch.setenv("PRECEPTOR_JUDGE_URL", url)
         found = evaluate(tasks)
     metrics = found["results"]["judged_qa"]
-    assert metrics["judge_unjudged,judged"] == pytest.approx(2 / 6)
     scores = [sample["judge"] for sample in found["samples"]["judged_qa"] if "judge" in sample]
-    assert len(scores) == 4
-    assert metrics["judge,judged"] == pytest.approx(sum(scores) / 4)
+    assert 0 < len(scores) < DOCUMENTS
+    assert metrics["judge_unjudged,judged"] == pytest.approx(1 - len(scores) / DOCUMENTS)
+    assert metrics["judge,judged"] == pytest.approx(sum(scores) / len(scores))
+    assert metrics["judge,judged"] >= 0.4
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@
     process_results = judge.process_results         # process_results: !function judge.process_results
     answers = judge.answers                         # filter: - function: !function judge.answers
 
-In: documents of a `generate_until` task and the model's answers. Out: per document `judge`, its score, and
-`judge_<axis>`; `judge_unjudged` is 1 where there is none. A document that could not be judged has no `judge` at all, so
+In: documents of a `generate_until` task and the model's answers. Out: per document `judge`, its score, and of several
+axes each `judge_<axis>`; `judge_unjudged` is 1 where there is none. A document that could not be judged has no `judge` at all, so
 the mean is over those that have, and the mean of `judge_unjudged` is the share of the others. As a filter it judges all
 answers side by side; without it, one document after the other. Waits for the judge.
 """
@@ -38,7 +38,8 @@ class JudgeMetric:
         """The metrics of one document, of its first answer."""
         text = results[0]
         found = text.found if isinstance(text, Answer) and text.found else self._judge([doc], [text])[0]
-        metrics = {f"judge_{axis}": score for axis, score in found.axes.items()}
+        several = len(self._scorer.axes) > 1
+        metrics = {f"judge_{axis}": score for axis, score in found.axes.items() if several}
         if found.score is not None:
             metrics["judge"] = found.score
         return {**metrics, "judge_unjudged": float(found.score is None)}
