@@ -190,8 +190,10 @@ class Replica:
     async def prepare(self, probes: Sequence[Generation]) -> Served:
         """Learn what is served, and put each kind of request in `probes` for real. Raises EngineError if one fails.
 
-        A way of constraining that the server refuses is given up for good: answers are then read as they come.
+        A way of constraining that the server refuses is given up: answers are then read as they come.
         """
+        self._label_tokens.clear()
+        self._unsupported.clear()
         self._roots = await self._list()
         model = self._settings.model or next(iter(self._roots), "")
         if model not in self._roots:
@@ -229,8 +231,13 @@ class Replica:
         except EngineError as error:
             if error.kind != "rejected" or self._constraint(probe) == "none":
                 raise
-            self._give_up(probe, error)
-            await self.ask([Prompt("ready")], probe, thought_tokens=1)
+            await self.ask([Prompt("ready")], replace(probe, constraint="none"), thought_tokens=1)
+            log.warning(
+                "constraint %r is not to be had of this engine, answers are read as they come: %s",
+                probe.constraint,
+                error,
+            )
+            self._unsupported.add((probe.endpoint, probe.constraint))
 
     async def _find_label_tokens(self, labels: Sequence[str]) -> None:
         """Ask the server for the labels' token ids. Raises EngineError (`rejected`) if a label is not one token."""
@@ -240,12 +247,6 @@ class Replica:
             if len(tokens) != 1:
                 raise EngineError("rejected", f"the label {label!r} is {len(tokens)} tokens, not one")
             self._label_tokens[label] = tokens[0]
-
-    def _give_up(self, probe: Generation, error: EngineError) -> None:
-        log.warning(
-            "constraint %r is not to be had of this engine, answers are read as they come: %s", probe.constraint, error
-        )
-        self._unsupported.add((probe.endpoint, probe.constraint))
 
     def _constraint(self, generation: Generation) -> Constraint:
         if (generation.endpoint, generation.constraint) in self._unsupported:
@@ -286,4 +287,7 @@ class Replica:
         if error.kind in ("broken", "timeout"):
             self._failures += 1
             if self.ready and self._failures >= _FAILURES_IN_A_ROW:
-                self.lose(error)
+                # Not in the server's own words, which may quote a caller's texts: anyone may ask for the trouble.
+                how = error.kind if error.status is None else f"{error.kind}, status {error.status}"
+                trouble = f"the engine at {self.url} failed {self._failures} times in a row: {how}"
+                self.lose(EngineError(error.kind, trouble, status=error.status))
