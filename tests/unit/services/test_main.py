@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from preceptor_client.keys import add_key
 from preceptor_services.__main__ import main
+from preceptor_services.serving import is_loopback
 from preceptor_services.weights import weights_revision
+
+pytestmark = pytest.mark.usefixtures("kept_logging")
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,37 @@ def test_a_port_that_is_taken_is_named(service: str, capsys: pytest.CaptureFixtu
         where = [f"--queue.metrics_port={port}"] if service == "worker" else ["--port", str(port)]
         assert main([service, *where, "--engine.urls=http://127.0.0.1:9"]) == 2
     assert f"{service}: cannot listen at 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("service", ["judge", "rewrite"])
+def test_beyond_loopback_a_service_asks_for_keys(
+    service: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [service, "--host", "0.0.0.0", "--engine.urls=http://127.0.0.1:9"]
+    assert main(arguments) == 2
+    shown = capsys.readouterr().err
+    assert f"{service}: --host 0.0.0.0 can be reached from other machines" in shown
+    assert "preceptor keys add" in shown
+    keys_file = tmp_path / "keys.yaml"
+    assert main([*arguments, f"--auth.keys_file={keys_file}"]) == 2
+    assert f"{service}: cannot read the keys file {keys_file}" in capsys.readouterr().err
+    add_key(keys_file, "alice")
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main([*arguments, "--port", port, f"--auth.keys_file={keys_file}"]) == 2
+    assert "Address already in use" in capsys.readouterr().err
+
+
+def test_the_worker_may_show_its_health_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        where = ["--queue.metrics_host=0.0.0.0", f"--queue.metrics_port={taken.getsockname()[1]}"]
+        assert main(["worker", *where, "--engine.urls=http://127.0.0.1:9"]) == 2
+    assert "Address already in use" in capsys.readouterr().err
+
+
+def test_loopback_is_what_the_name_stands_for() -> None:
+    assert [is_loopback(host) for host in ("127.0.0.1", "127.8.9.1", "localhost", "::1")] == [True] * 4
+    assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.0.2.1")] == [False] * 3
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,6 +53,48 @@ async def test_every_error_is_a_problem_that_says_what_is_wrong(client: httpx.As
     assert (problem(busy).detail, busy.headers["retry-after"]) == ("later", "7")
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\xfe",
+        b'{"\\ud800": "\\udfff"}',
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b"[" * 1900,
+        b'{"a": NaN}',
+        b'{"a": "\x00"}',
+        b'\xef\xbb\xbf{"a": 1',
+        b"",
+        b"null",
+    ],
+)
+async def test_a_body_that_nobody_foresaw_is_the_callers_mistake(client: httpx.AsyncClient, content: bytes) -> None:
+    refused = problem(await client.post("/echo/x", content=content, headers=JSON))
+    assert refused.status == (413 if len(content) > 2048 else 422)
+
+
+async def test_of_many_mistakes_the_first_are_told(client: httpx.AsyncClient) -> None:
+    body = {f"{index}" + "k" * 30: "x" for index in range(40)}
+    told = problem(await client.post("/echo/x", json=body)).detail or ""
+    assert told.endswith("and 30 more")
+    assert len(told) < 4000
+    long = problem(await client.post("/echo/x", json={"k" * 1500: "x"})).detail or ""
+    assert len(long) <= 300
+
+
+async def test_a_path_may_have_a_body_limit_of_its_own(metrics: Metrics) -> None:
+    engine = Engine(EngineSettings(), metrics)
+    app = base_app("t", "t", engine, metrics, max_body_bytes=2048, body_limits={"/large": 10_000})
+
+    @app.post("/large")
+    async def large(body: str) -> str:
+        return body
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://t") as client:
+        assert (await client.post("/large", json="x" * 5_000)).status_code != 413
+        assert (await client.post("/large", json="x" * 10_000)).status_code == 413
+        assert (await client.post("/small", json="x" * 5_000)).status_code == 413
+
+
 async def test_an_unforeseen_error_leaves_no_trace_outside(client: httpx.AsyncClient) -> None:
     reply = await client.post("/echo/bug", json={})
     assert problem(reply).status == 500
