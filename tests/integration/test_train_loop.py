@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from preceptor_client.contract import JudgeRequest, JudgeResponse, Status, Verdict
 from preceptor_client.queue import CohortQueue, Delivery
+from preceptor_services.composition import compose
 from preceptor_trainer.checkpoint import load_state
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.errors import TrainError
@@ -45,7 +46,15 @@ def answer(request: JudgeRequest, rule: Rule) -> JudgeResponse:
                     reason=None if ok else "the rule says so",
                 )
             )
-    return JudgeResponse(cohort_id=request.cohort.id, verdicts=tuple(verdicts), axes={}, elapsed_s=0.0)
+    scores = {(verdict.candidate_id, verdict.axis): verdict.score for verdict in verdicts if verdict.score is not None}
+    assert request.composition is not None
+    return JudgeResponse(
+        cohort_id=request.cohort.id,
+        verdicts=tuple(verdicts),
+        axes={},
+        composites=compose(request.composition, request.cohort, scores),
+        elapsed_s=0.0,
+    )
 
 
 Settle = Callable[[CohortQueue, Delivery], Any]

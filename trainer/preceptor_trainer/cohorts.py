@@ -24,8 +24,9 @@ class Judged:
     """What the verdicts say of a cohort. Scores are by candidate id; a candidate that could not be judged has none."""
 
     scores: dict[str, float]
-    """The composite: weighted sum over the axes."""
+    """The composite: weighted mean over the axes, after the gates."""
     axis_scores: dict[str, dict[str, float]]
+    """By axis."""
     chosen: TokenCandidate
     rejected: TokenCandidate
 

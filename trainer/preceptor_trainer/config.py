@@ -12,7 +12,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from preceptor_client.contract import MAX_CANDIDATES, AxisName, Identifier, Sampling
+from preceptor_client.contract import (
+    MAX_CANDIDATES,
+    AxisName,
+    Composition,
+    Gate,
+    Identifier,
+    Order,
+    RubricName,
+    Sampling,
+    ScheduleName,
+)
 
 ENV_PREFIX = "PRECEPTOR_TRAIN_"
 
@@ -109,10 +119,29 @@ class JudgeConfig(Section):
     namespace: str = "preceptor"
     axes: Annotated[dict[AxisName, Weight], Field(min_length=1)] = {"quality": 1.0, "safety": 1.0, "factuality": 1.0}
     """Axis -> its weight in the composite score."""
+    gates: tuple[Gate, ...] = ()
+    """What a candidate must not fail, whatever its scores; see `preceptor_client.contract.composition`."""
+    rubrics: dict[AxisName, RubricName] = Field(default_factory=dict)
+    """For these axes, another of the judge's rubrics than its default."""
+    schedule: ScheduleName | None = None
+    order: Order | None = None
+    """Which pairs are compared and in which order they are shown; the judge's own settings if left out."""
     sampling: Sampling | None = None
     deadline_s: Annotated[float, Field(gt=0, le=3600)] | None = None
     give_up_after: Positive = 512
     """Cohorts dropped in a row (tied, or without usable verdicts) after which the run stops."""
+
+    @model_validator(mode="after")
+    def _gates_guard_what_counts(self) -> Self:
+        for gate in self.gates:
+            if unknown := [axis for axis in gate.guards if axis not in self.axes]:
+                raise ValueError(f"gates: a {gate.kind} gate guards {', '.join(unknown)}, which is not among the axes")
+        return self
+
+    @property
+    def composition(self) -> Composition:
+        """How the verdicts become one score."""
+        return Composition(weights=self.axes, gates=self.gates)
 
 
 class RewriteConfig(Section):

@@ -121,7 +121,7 @@ class TrainLoop:
                 await queue.forget(self._config.run, [stored.entry_id])
                 continue
             self._telemetry.judged(stored.response)
-            judged = select(cohort, stored.response, self._config.judge.axes)
+            judged = select(cohort, stored.response)
             if isinstance(judged, Dropped):
                 await queue.forget(self._config.run, [stored.entry_id])
                 reasons = (verdict.reason for verdict in stored.response.verdicts if verdict.reason)
@@ -216,7 +216,11 @@ class TrainLoop:
                     candidates=tuple(Candidate(id=c.id, origin=c.origin, text=c.text) for c in cohort.candidates),
                     reference=self._codec.decode(cohort.window.suffix),
                 ),
-                axes=tuple(judge.axes),
+                axes=judge.composition.axes,
+                rubrics=dict(judge.rubrics),
+                schedule=judge.schedule,
+                order=judge.order,
+                composition=judge.composition,
                 sampling=judge.sampling,
                 deadline_s=judge.deadline_s,
             )

@@ -1,21 +1,20 @@
 """From verdicts to what is trained on. Pure.
 
-In: a cohort and its `JudgeResponse`. Out: composite scores and the best and worst candidate, or the reason why there
-are none. Guarantees: a candidate with any axis abstained, failed or missing has no score and is never chosen or
+In: a cohort and its `JudgeResponse` with composite scores. Out: the best and worst candidate, or the reason why there
+are none. Guarantees: a candidate without a composite (any axis abstained, failed or missing) is never chosen or
 rejected; a cohort whose best and worst tie is dropped. So nothing that the teacher did not say can become a reward.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from enum import StrEnum
 
-from preceptor_client.contract import JudgeResponse, Status
+from preceptor_client.contract import JudgeResponse
 from preceptor_trainer.cohorts import Judged, PolicyCohort
 
 TIE = 1e-9
-"""Composites nearer than this are equal: sums of a few numbers in [0, 1], up to rounding."""
+"""Composites nearer than this are equal: means of a few numbers in [0, 1], up to rounding."""
 
 
 class Dropped(StrEnum):
@@ -23,22 +22,16 @@ class Dropped(StrEnum):
 
     TIED = "tied"
     UNJUDGED = "unjudged"
-    """Fewer than two candidates have a verdict on every axis."""
+    """Fewer than two candidates have a composite score."""
 
 
-def select(cohort: PolicyCohort, response: JudgeResponse, weights: Mapping[str, float]) -> Judged | Dropped:
-    """The composite is the sum over the axes of weight x score. Of equal bests (or worsts): one by lot, fixed by
-    window.
-    """
-    axis_scores: dict[str, dict[str, float]] = {axis: {} for axis in weights}
+def select(cohort: PolicyCohort, response: JudgeResponse) -> Judged | Dropped:
+    """The best and worst by the composite scores. Of equal bests (or worsts): one by lot, fixed by window."""
+    axis_scores: dict[str, dict[str, float]] = {}
     for verdict in response.verdicts:
-        if verdict.status is Status.OK and verdict.score is not None and verdict.axis in weights:
-            axis_scores[verdict.axis][verdict.candidate_id] = verdict.score
-    scores = {
-        candidate.id: sum(weight * axis_scores[axis][candidate.id] for axis, weight in weights.items())
-        for candidate in cohort.candidates
-        if all(candidate.id in axis_scores[axis] for axis in weights)
-    }
+        if verdict.score is not None:
+            axis_scores.setdefault(verdict.axis, {})[verdict.candidate_id] = verdict.score
+    scores = {one.candidate_id: one.score for one in response.composites if one.score is not None}
     if len(scores) < 2:
         return Dropped.UNJUDGED
     best, worst = max(scores.values()), min(scores.values())
