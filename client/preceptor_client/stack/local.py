@@ -98,8 +98,9 @@ def start_local_stack(
         vllm_part(teacher, model, folder / "teacher", port=ports.teacher, name="teacher", max_model_len=max_model_len),
     )
     logs = folder / "services"
+    store = f"--store.url={redis_url}"  # the judge's batches and verdict cache; training cohorts do not come twice
     judge_url, rewrite_url, *metrics = launch(
-        judge_part(logs, teacher_url, model, rubrics=rubrics, port=ports.judge, overrides=overrides),
+        judge_part(logs, teacher_url, model, rubrics=rubrics, port=ports.judge, overrides=[store, *overrides]),
         rewrite_part(logs, teacher_url, model, rubrics=rubrics, port=ports.rewrite, overrides=overrides),
         *(
             worker_part(
