@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from preceptor_trainer.nano.world import World
 if TYPE_CHECKING:
     from conftest import TeacherServer
 
+DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
 GROUP, STEPS, PREFIX = 4, 2, 16
 
 
@@ -52,8 +54,8 @@ def windows(count: int) -> Dataset:
     )
 
 
-def train(directory: Path, *rewards: Any) -> list[dict[str, float]]:
-    """The log of a few steps of a policy with random weights."""
+def policy() -> tuple[Any, Any]:
+    """A model with random weights, and its tokenizer."""
     tokenizer = policy_tokenizer()
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -66,8 +68,14 @@ def train(directory: Path, *rewards: Any) -> list[dict[str, float]]:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
+    return LlamaForCausalLM(config), tokenizer
+
+
+def train(directory: Path, *rewards: Any) -> list[dict[str, float]]:
+    """The log of a few steps."""
+    model, tokenizer = policy()
     trainer = GRPOTrainer(
-        LlamaForCausalLM(config),
+        model,
         reward_funcs=list(rewards),
         args=GRPOConfig(
             output_dir=str(directory),
@@ -105,6 +113,17 @@ def test_completions_without_a_verdict_are_left_out_by_trl(tmp_path: Path) -> No
     assert None in reward.rewards[0] + reward.rewards[1]
     assert [entry["reward"] for entry in entries] == pytest.approx([mean(each) for each in reward.rewards])
     assert [entry["judge/unjudged"] for entry in entries] == [each.count(None) / len(each) for each in reward.rewards]
+
+
+def test_the_trainer_of_the_docs_is_accepted_by_trl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.search(r"```python\n# train_grpo.py\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert found is not None
+    for part in policy():
+        part.save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"model": str(tmp_path / "model"), "dataset": windows(8)}
+    exec(found[1].replace("GRPOConfig(output_dir", "GRPOConfig(use_cpu=True, bf16=False, output_dir"), names)
+    assert names["trainer"].reward_func_names == ["preceptor", "factuality"]
 
 
 @pytest.fixture(scope="module")

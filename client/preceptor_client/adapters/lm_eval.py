@@ -5,9 +5,9 @@
     answers = judge.answers                         # filter: - function: !function judge.answers
 
 In: documents of a `generate_until` task and the model's answers. Out: per document `judge`, its score, and of several
-axes each `judge_<axis>`; `judge_unjudged` is 1 where there is none. A document that could not be judged has no `judge` at all, so
-the mean is over those that have, and the mean of `judge_unjudged` is the share of the others. As a filter it judges all
-answers side by side; without it, one document after the other. Waits for the judge.
+axes each `judge_<axis>`; `judge_unjudged` is 1 where there is none. A document that could not be judged has no `judge`
+at all, so the mean is over those that have, and the mean of `judge_unjudged` is the share of the others. As a filter it
+judges all answers side by side; without it, one document after the other. Waits for the judge.
 """
 
 from __future__ import annotations

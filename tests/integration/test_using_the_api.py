@@ -1,0 +1,63 @@
+"""Every command and every example of the page on the API, against the real services on a real vLLM."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from preceptor_client.contract import Problem
+from preceptor_client.stack import Stack, judge_part, rewrite_part
+
+if TYPE_CHECKING:
+    from conftest import TeacherServer
+
+pytestmark = pytest.mark.slow
+PAGE = (Path(__file__).parents[2] / "docs" / "using-the-api.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def urls(stack: Stack, teacher_vllm: TeacherServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Where the services really are, by the variable that says so."""
+    folder = tmp_path_factory.mktemp("services")
+    judge = stack.start(judge_part(folder, teacher_vllm.url, teacher_vllm.model)).part.url
+    rewrite = stack.start(rewrite_part(folder, teacher_vllm.url, teacher_vllm.model)).part.url
+    assert judge is not None
+    assert rewrite is not None
+    return {"PRECEPTOR_JUDGE_URL": judge, "PRECEPTOR_REWRITE_URL": rewrite}
+
+
+def run(command: list[str], urls: dict[str, str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env={**os.environ, **urls}, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_curl_command_runs(urls: dict[str, str]) -> None:
+    outcomes = []
+    for block in blocks("bash"):
+        command = block.replace("http://127.0.0.1:8101", urls["PRECEPTOR_JUDGE_URL"])
+        command = command.replace("http://127.0.0.1:8102", urls["PRECEPTOR_REWRITE_URL"])
+        answer = json.loads(run(["bash", "-euo", "pipefail", "-c", command], urls))
+        if "--fail-with-body" not in block:
+            problem = Problem.model_validate(answer)
+            assert (problem.status, problem.request_id) == (422, "my-request-1")
+            assert "cohort.candidates" in str(problem.detail)
+        outcomes += [verdict["status"] for verdict in answer.get("verdicts", [])]
+    assert len(blocks("bash")) == 9
+    assert set(outcomes) == {"ok"}
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_every_python_example_runs(number: int, urls: dict[str, str]) -> None:
+    assert run([sys.executable, "-c", blocks("python")[number]], urls).strip()
