@@ -23,6 +23,7 @@ from preceptor_client.contract import (
 )
 from preceptor_client.queue import connect
 from preceptor_client.stack import Stack, redis_part
+from preceptor_services.batches import store as store_module
 from preceptor_services.batches.runner import BatchRunner
 from preceptor_services.batches.store import BatchStore
 from preceptor_services.engine import EngineError
@@ -77,7 +78,8 @@ class ScriptedJudge:
 
 
 @pytest.fixture
-def store(redis: Redis) -> BatchStore:
+def store(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> BatchStore:
+    monkeypatch.setattr(store_module, "_BLOCK_MS", 500)
     return BatchStore(redis, namespace=f"test-{uuid.uuid4().hex[:8]}", ttl_s=3600, max_waiting=1000)
 
 
@@ -189,9 +191,9 @@ async def test_an_item_is_held_for_as_long_as_it_takes(store: BatchStore, metric
     judge = ScriptedJudge()
     judge.gate.clear()
     await store.submit("me", batch(1))
-    async with working(store, judge, metrics, lease_s=0.3):
+    async with working(store, judge, metrics, lease_s=0.25):
         await judge.has_begun(1)
-        assert await store.take(1, 1) == [], "a second later its lease is still held"
+        assert await store.take(1, 1) == [], "half a second later its lease is still held"
         judge.gate.set()
         await results(store)
     assert judge.begun == ["c0"]
