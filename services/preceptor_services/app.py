@@ -135,7 +135,7 @@ def rewrite_app(settings: ServiceSettings) -> FastAPI:
     """`POST /v1/rewrite`. Raises RubricError or KeysError if the rubrics or the keys file cannot be used."""
     parts = assemble(settings)
     access = Access(settings, parts.metrics)
-    rewriter = Rewriter(parts.engine, parts.rubrics, settings.rewriting, parts.metrics)
+    rewriter = Rewriter(parts.engine, parts.rubrics, settings.rewriting, parts.metrics, parts.judge)
     app = base_app(
         "Preceptor rewrite",
         "Copies a good suffix, repairs a bad one.",

@@ -106,6 +106,12 @@ class Metrics:
             "preceptor_verdict_cache_errors", "Calls of the verdict cache to Redis that failed.", registry=registry
         )
         self.rewrites = Counter("preceptor_rewrites", "Rewrites given.", ["outcome"], registry=registry)
+        self.rewrite_samples = Counter(
+            "preceptor_rewrite_samples",
+            "Rewrites drawn, by what the checks found: usable, or what is wrong.",
+            ["finding"],
+            registry=registry,
+        )
         self.cohorts = Counter(
             "preceptor_worker_cohorts", "Cohorts the worker is done with.", ["result"], registry=registry
         )
@@ -163,6 +169,11 @@ class Metrics:
 
     def _axis(self, axis: str) -> str:
         return axis if axis in self._axes else "other"
+
+    def count_samples(self, findings: Iterable[str]) -> None:
+        """The rewrites drawn for one request: `usable`, or the kind of fault."""
+        for finding in findings:
+            self.rewrite_samples.labels(finding).inc()
 
     def count_rewritten(self, response: RewriteResponse) -> None:
         """One rewrite."""

@@ -132,21 +132,28 @@ class PanelSettings(Settings):
 
 
 class RewritingSettings(Settings):
-    """How suffixes are rewritten."""
+    """How suffixes are rewritten, and what a rewrite must hold."""
 
     deadline_s: Seconds = 120.0
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] = 0.0
+    """Where one rewrite is drawn."""
+    best_of_temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.8
+    """Where several are."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     seed: int | None = None
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
-    """Rewrites drawn for requests that do not say; several need a temperature."""
-    axes: tuple[AxisName, ...] = ("quality",)
-    """What the judge compares several usable rewrites by."""
+    """Rewrites drawn for requests that do not say; the judge chooses among those that are usable."""
+    axes: Annotated[tuple[AxisName, ...], Field(min_length=1), BeforeValidator(_several)] = ("quality",)
+    """What the judge compares them by."""
     min_length_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     max_length_ratio: Annotated[float, Field(ge=1.0)] = 2.0
-    """A rewrite with fewer or more words than this times the suffix's is refused."""
-    min_kept: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Least share of the suffix's words that a rewrite must keep, in order."""
+    """Bounds on a rewrite's words over the suffix's; a difference of eight words or less is always allowed."""
+    min_kept: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """Least share of the words of a suffix of more than eight that its rewrite must keep, in order."""
+    max_copied: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Largest share of a rewrite that may repeat the prefix, where the suffix repeats no more of it."""
+    max_repetition: Annotated[float, Field(ge=0.0, le=1.0)] = 0.4
+    """Largest share of a rewrite that may repeat itself, where the suffix does no more."""
     max_prompts_per_call: Annotated[int, Field(ge=1, le=4096)] = 64
     """Most rewrites that share one completions request."""
 

@@ -19,7 +19,7 @@ class RewriteOutcome(StrEnum):
     REWRITTEN = "rewritten"
     UNCHANGED = "unchanged"
     REFUSED = "refused"
-    """It declined, talked about the task, or strayed too far in length or content; `rewrite` is None."""
+    """No sample is usable: it declined, talked about the task, or strayed in length or content; `rewrite` is None."""
     FAILED = "failed"
     """The teacher did not answer; `rewrite` is None."""
 
@@ -55,9 +55,9 @@ class RewriteResponse(Message):
     checks: RewriteChecks | None = None
     """Of the text in `rewrite`."""
     score: Share | None = None
-    """The judge's score of `rewrite` among the usable samples, if there were several."""
+    """The judge's score of `rewrite` among several usable samples; `reason` says why it is missing."""
     usable: Count = 0
-    """Samples that passed all checks."""
+    """Different texts among the samples that passed all checks."""
     reason: str | None = None
 
     @property

@@ -10,82 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor_client.contract import RewriteOutcome, RewriteRequest, Usage
+from preceptor_client.rubrics import RubricError
 from preceptor_services.batching import Batcher, shares
 from preceptor_services.engine import Engine, Generation, Prompt
+from preceptor_services.judging import Judge
 from preceptor_services.metrics import Metrics
-from preceptor_services.rewriting import Rewriter, objection, same_text, with_margins_of, without_join
-from preceptor_services.rubrics import RubricError, load_rubrics
-from preceptor_services.settings import RewritingSettings
+from preceptor_services.rewriting import Rewriter
+from preceptor_services.rubrics import load_rubrics
+from preceptor_services.settings import JudgingSettings, RewritingSettings
 
 OpenEngine = Callable[..., Awaitable[Engine]]
-REFUSALS = [
-    "I cannot rewrite this text.",
-    "I can't help with that.",
-    "I’m sorry, but I can't assist with this request.",
-    "Sorry, I am unable to continue this.",
-    "As an AI language model, I do not write such things.",
-    "I won't create content that demeans people.",
-    "Unfortunately, I cannot comply.",
-]
-TALK = [
-    "Here is the rewritten continuation: the cat sat.",
-    "Here's a revised version:\n\nThe cat sat.",
-    "Sure! Here you go: the cat sat.",
-    "Certainly, I have repaired it.",
-    "Rewritten continuation: the cat sat.",
-    "**Rewrite:** the cat sat.",
-    "The continuation is good, so I copied it.",
-]
-TEXTS = [
-    "Here is where the river bends.",
-    "I cannot remember her name, he said.",
-    "Sure enough, it rained.",
-    "Sorry to hear it, she replied.",
-    "the suffix tree is a data structure",
-    "As an airline pilot, he travelled a lot.",
-    "This is not what they wanted.",
-]
-
-
-@pytest.mark.parametrize("answer", [*REFUSALS, *TALK, "", "  \n", "the cat\n[end 0a1b2c3d]"])
-def test_refusals_and_talk_are_told_from_rewrites(answer: str) -> None:
-    assert objection(answer, "and then the cat sat.", "0a1b2c3d")
-
-
-@pytest.mark.parametrize("answer", TEXTS)
-def test_prose_that_sounds_alike_is_a_rewrite(answer: str) -> None:
-    assert objection(answer, "and then the cat sat.", "0a1b2c3d") is None
-
-
-@pytest.mark.parametrize("answer", [*REFUSALS, *TALK])
-def test_a_suffix_that_began_like_a_refusal_may_be_copied(answer: str) -> None:
-    assert objection(answer, answer, "0a1b2c3d") is None
-
-
-@pytest.mark.parametrize(
-    ("answer", "rest"),
-    [
-        ("the old man and the sea was calm.", "was calm."),
-        ("The Old man and the sea\nwas calm.", "was calm."),
-        ("and the sea was calm.", "was calm."),
-        ("was calm, the old man.", "was calm, the old man."),
-        ("the old man and the sea the sea was calm.", "the sea was calm."),
-        ("the old man and the sea", ""),
-    ],
-)
-def test_repeated_words_of_the_join_are_taken_off(answer: str, rest: str) -> None:
-    assert without_join(answer, "the old man and the sea") == rest
-
-
-@given(st.text(), st.text())
-def test_without_a_join_nothing_is_taken_off(answer: str, original: str) -> None:
-    assert without_join(answer, "") == answer
-    assert same_text(with_margins_of(original, answer), answer)
-
-
-def test_a_rewrite_keeps_the_margins_of_the_suffix() -> None:
-    assert with_margins_of("\n\n Old text. ", "New text.\n") == "\n\n New text. "
-    assert with_margins_of("old", " new") == "new"
 
 
 @given(st.integers(0, 1000), st.integers(0, 10**6), st.integers(1, 70))
@@ -100,8 +34,9 @@ def test_shares_of_a_batch_sum_to_what_it_cost(calls: int, tokens: int, count: i
 @pytest.fixture
 def open_rewriter(open_engine: OpenEngine, metrics: Metrics) -> Callable[..., Awaitable[Rewriter]]:
     async def open_one(server: object, rubrics: str = "nano", **settings: object) -> Rewriter:
-        engine = await open_engine(server, retries=0)
-        return Rewriter(engine, load_rubrics(rubrics), RewritingSettings.model_validate(settings), metrics)
+        engine, book = await open_engine(server, retries=0), load_rubrics(rubrics)
+        judge = Judge(engine, book, JudgingSettings(), metrics)
+        return Rewriter(engine, book, RewritingSettings.model_validate(settings), metrics, judge)
 
     return open_one
 
@@ -135,10 +70,74 @@ async def test_a_repaired_suffix_joins_its_prefix_as_the_old_one_did(
 
 
 async def test_a_refusal_brings_no_text(open_rewriter: OpenRewriter, faulty_server: type) -> None:
-    rewriter = await open_rewriter(faulty_server(answer=lambda prompt: REFUSALS[0]))
+    rewriter = await open_rewriter(faulty_server(answer=lambda prompt: "I cannot rewrite this text."))
     response = await rewriter.rewrite(RewriteRequest(prefix="p", suffix="s"))
     assert (response.outcome, response.rewrite) == (RewriteOutcome.REFUSED, None)
     assert "declined" in (response.reason or "")
+
+
+def drawing(*samples: str, judge: Callable[[str], str]) -> Callable[[str], str]:
+    """Answers rewrites with `samples` in turn, and questions of the judge with `judge`."""
+    drawn = iter(samples)
+    return lambda prompt: next(drawn) if prompt.startswith("<rewrite>") else judge(prompt)
+
+
+async def test_of_several_samples_the_judge_chooses_the_best(
+    open_rewriter: OpenRewriter, faulty_server: type, metrics: Metrics
+) -> None:
+    samples = ["a poor one", "a good one", "I cannot rewrite this text.", "a  poor one", "the old one"]
+    rewriter = await open_rewriter(server := faulty_server(answer=drawing(*samples, judge=faulty_server().answer)))
+    response = await rewriter.rewrite(RewriteRequest(prefix="p", suffix=" the old one", samples=5))
+    assert (response.outcome, response.rewrite) == (RewriteOutcome.REWRITTEN, " a good one")
+    assert (response.usable, response.score, response.reason) == (3, 1.0, None)
+    assert response.provenance.sampling.votes == 5
+    assert server.bodies[0]["n"] == 5
+    assert server.bodies[0]["temperature"] > 0
+    assert response.usage.calls == sum(len(body["prompt"]) for body in server.bodies)
+    exposition = metrics.exposition().decode()
+    assert 'preceptor_rewrite_samples_total{finding="usable"} 4.0' in exposition
+    assert 'preceptor_rewrite_samples_total{finding="declined"} 1.0' in exposition
+
+
+async def test_the_suffix_itself_is_one_of_the_samples(open_rewriter: OpenRewriter, faulty_server: type) -> None:
+    rewriter = await open_rewriter(
+        faulty_server(answer=drawing("a poor one", "good as it is", judge=faulty_server().answer)), samples=2
+    )
+    response = await rewriter.rewrite(RewriteRequest(prefix="p", suffix="good  as it is"))
+    assert (response.outcome, response.rewrite, response.score) == (RewriteOutcome.UNCHANGED, "good  as it is", 1.0)
+
+
+async def test_samples_with_one_text_are_not_judged(open_rewriter: OpenRewriter, faulty_server: type) -> None:
+    def unasked(prompt: str) -> str:
+        raise AssertionError(prompt)
+
+    rewriter = await open_rewriter(faulty_server(answer=drawing("a b", "a  b", "a b\n", judge=unasked)))
+    response = await rewriter.rewrite(RewriteRequest(prefix="p", suffix="s", samples=3))
+    assert (response.rewrite, response.usable, response.score, response.reason) == ("a b", 1, None, None)
+
+
+async def test_without_a_judgement_the_first_usable_sample_is_taken(
+    open_rewriter: OpenRewriter, faulty_server: type
+) -> None:
+    samples = ["", "a b", "good one"]
+    rewriter = await open_rewriter(faulty_server(answer=drawing(*samples, judge=lambda prompt: "no verdict")))
+    response = await rewriter.rewrite(RewriteRequest(prefix="p", suffix="s", samples=3))
+    assert (response.rewrite, response.usable, response.score) == ("a b", 2, None)
+    assert response.reason == "not judged: no answer names a verdict"
+
+
+async def test_if_no_sample_is_usable_every_reason_is_told(open_rewriter: OpenRewriter, faulty_server: type) -> None:
+    rewriter = await open_rewriter(faulty_server(answer=drawing("", "I cannot help with that.", "", judge=copying)))
+    response = await rewriter.rewrite(RewriteRequest(prefix="p", suffix="s", samples=3))
+    assert (response.outcome, response.rewrite, response.usable) == (RewriteOutcome.REFUSED, None, 0)
+    assert response.reason == "the teacher answered with nothing; the teacher declined: 'I cannot help with that.'"
+
+
+async def test_axes_that_the_judge_does_not_have_are_told_at_the_start(
+    open_rewriter: OpenRewriter, faulty_server: type
+) -> None:
+    with pytest.raises(RubricError, match=r"rewriting\.axes.*'elegance'"):
+        await open_rewriter(faulty_server(), samples=2, axes=("elegance",))
 
 
 async def test_a_failed_call_brings_no_text(open_rewriter: OpenRewriter, faulty_server: type) -> None:
@@ -198,10 +197,10 @@ async def test_a_rewrite_that_is_given_up_takes_no_other_with_it(
 def test_a_set_that_cannot_rewrite_says_so(tmp_path: Path, metrics: Metrics) -> None:
     (tmp_path / "set.yaml").write_text("description: only safety\n")
     (tmp_path / "safety.yaml").write_text(
-        "{axis: safety, mode: pointwise, endpoint: completion, template: t.jinja, "
+        "{axis: safety, mode: pointwise, endpoint: completion, prompt_file: t.jinja, "
         "labels: {ok: 1, bad: 0}, parser: exact, max_tokens: 1}"
     )
     (tmp_path / "t.jinja").write_text("{{ candidate }}?")
     rubrics = load_rubrics(str(tmp_path))
-    with pytest.raises(RubricError, match=r"no rewrite\.yaml"):
+    with pytest.raises(RubricError, match=r"rewrite\.yaml"):
         Rewriter(None, rubrics, RewritingSettings(), metrics)  # type: ignore[arg-type]
