@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from httpx_sse import EventSource
 
 from preceptor_client.contract import (
+    Batch,
+    BatchResult,
+    BatchState,
     Health,
     JudgeResponse,
     Problem,
@@ -44,9 +48,11 @@ class Services:
 
 
 @pytest.fixture(scope="module")
-def real(stack: Stack, teacher_vllm: TeacherServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+def real(
+    stack: Stack, teacher_vllm: TeacherServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Services]:
     folder: Path = tmp_path_factory.mktemp("services")
-    overrides = [f"--web.max_body_bytes={BODY_LIMIT}"]
+    overrides = [f"--web.max_body_bytes={BODY_LIMIT}", f"--store.url={redis_url}", "--store.namespace=contract"]
     urls = [
         stack.start(part(folder, teacher_vllm.url, teacher_vllm.model, overrides=overrides)).part.url
         for part in (judge_part, rewrite_part)
@@ -229,6 +235,43 @@ def test_rubrics_are_listed_with_a_default_for_every_axis(services: Services) ->
     listed = RubricList.model_validate_json(services.judge.get("/v1/rubrics").content)
     assert {rubric.spec.axis for rubric in listed.rubrics if rubric.default} >= set(AXES)
     assert all(rubric.hash for rubric in listed.rubrics)
+
+
+def test_a_batch_accounts_for_every_item_once(services: Services) -> None:
+    items = [body("batch-0", axes=["safety"]), body("batch-1", axes=["wit"]), body("batch-2", axes=["safety"])]
+    submitted = services.judge.post("/v1/batches", json={"id": "batch", "items": items})
+    assert submitted.status_code == 202
+    assert Batch.model_validate_json(submitted.content).total == 3
+    with services.judge.stream("GET", "/v1/batches/batch/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        *events, done = list(EventSource(stream).iter_sse())
+    results = sorted((BatchResult.model_validate_json(event.data) for event in events), key=lambda each: each.index)
+    assert [event.event for event in events] == ["result"] * 3
+    assert [event.id for event in events] == ["1", "2", "3"]
+    assert [(r.index, r.response and r.response.cohort_id) for r in results] == [
+        (0, "batch-0"),
+        (1, None),
+        (2, "batch-2"),
+    ]
+    assert "wit" in str(results[1].problem and results[1].problem.detail)
+    ended = Batch.model_validate_json(done.data)
+    assert (done.event, ended.state, ended.done, ended.failed) == ("done", BatchState.DONE, 3, 1)
+    assert Batch.model_validate_json(services.judge.get("/v1/batches/batch").content) == ended
+    lines = services.judge.get("/v1/batches/batch/results", params={"after": 1}).text.splitlines()
+    assert [BatchResult.model_validate_json(line) for line in lines] == [
+        BatchResult.model_validate_json(event.data) for event in events[1:]
+    ]
+
+
+def test_a_batch_is_made_once_and_its_id_is_its_own(services: Services) -> None:
+    items = [body("again", axes=["safety"])]
+    for _ in range(2):
+        answer = services.judge.post("/v1/batches", json={"id": "twice", "items": items})
+        assert Batch.model_validate_json(answer.content).id == "twice"
+    refused(services.judge.post("/v1/batches", json={"id": "twice", "items": items * 2}), 409)
+    refused(services.judge.get("/v1/batches/nowhere"), 404)
+    refused(services.judge.post("/v1/batches/nowhere/cancel"), 404)
+    assert "items" in refused(services.judge.post("/v1/batches", json={"items": []}), 422)
 
 
 def test_health_is_about_the_process_and_readiness_about_the_teacher(services: Services) -> None:

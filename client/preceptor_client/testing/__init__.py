@@ -11,8 +11,8 @@
 In: a function that scores and one that rewrites; what the next requests are refused with. Out: the real clients of the
 SDK, an httpx transport, or a loopback URL. Guarantees: requests and answers follow the contract (errors are
 problem+json with a request id and name the key, a repeated Idempotency-Key is answered again, a score goes with `ok`
-only), and the same request always gets the same answer. Does no judging of its own: scores are what `score` says, and
-gates on a text itself (length, repetition, copy) always hold. Waits for nothing.
+only), and the same request always gets the same answer. Does no judging of its own: scores are what `score` says, gates
+on a text itself (length, repetition, copy) always hold, and a batch is done when it is submitted. Waits for nothing.
 """
 
 from preceptor_client.testing.answers import copied, score_by_hash

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from preceptor_client.contract import (
     AxisGate,
+    BatchRequest,
     Composite,
     Composition,
     JudgeRequest,
@@ -30,7 +31,7 @@ from preceptor_client.contract import (
 )
 
 HASH = "0" * 16
-RequestT = TypeVar("RequestT", JudgeRequest, RewriteRequest)
+RequestT = TypeVar("RequestT", JudgeRequest, RewriteRequest, BatchRequest)
 
 
 def score_by_hash(axis: str, prefix: str, text: str) -> float:
@@ -85,17 +86,20 @@ class ProblemError(Exception):
     def __init__(self, status: int, detail: str, retry_after_s: float | None = None) -> None:
         super().__init__(detail)
         self._status = status
-        self._detail = detail
         self._retry_after_s = retry_after_s
+
+    def problem(self, request_id: str | None) -> Problem:
+        """The error as a message."""
+        title = HTTPStatus(self._status).phrase
+        return Problem(title=title, status=self._status, detail=str(self), request_id=request_id)
 
     def response(self, request_id: str) -> httpx.Response:
         """The error as it goes over the wire."""
-        title = HTTPStatus(self._status).phrase
-        problem = Problem(title=title, status=self._status, detail=self._detail, request_id=request_id)
         headers = {"Content-Type": "application/problem+json", "X-Request-ID": request_id}
         if self._retry_after_s is not None:
             headers["Retry-After"] = f"{self._retry_after_s:g}"
-        return httpx.Response(self._status, content=problem.model_dump_json().encode(), headers=headers)
+        content = self.problem(request_id).model_dump_json().encode()
+        return httpx.Response(self._status, content=content, headers=headers)
 
 
 def decoded(content: bytes, model: type[RequestT]) -> RequestT:

@@ -16,6 +16,7 @@ from preceptor_client.contract import (
     API_VERSION,
     Axis,
     AxisReport,
+    BatchRequest,
     Health,
     JudgeRequest,
     JudgeResponse,
@@ -44,6 +45,7 @@ from preceptor_client.testing.answers import (
     rubric_info,
     score_by_hash,
 )
+from preceptor_client.testing.batches import FakeBatches, number_of
 from preceptor_client.testing.serving import serving
 
 URL = "http://preceptor.test"
@@ -105,6 +107,7 @@ class FakePreceptor:
         self._max_body_bytes = max_body_bytes
         self._script: deque[Refusal | Unreachable] = deque()
         self._replays: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+        self._batches = FakeBatches(self._judge)
         self._lock = threading.RLock()
 
     def client(self, **settings: object) -> PreceptorClient:
@@ -140,41 +143,52 @@ class FakePreceptor:
                     raise httpx.ConnectError("as the test's script says", request=request)
                 if step is not None:
                     raise ProblemError(step.status, step.detail, step.retry_after_s)
-                status, content = self._route(request)
+                response = self._route(request)
             except ProblemError as problem:
                 return problem.response(request_id)
-            headers = {"Content-Type": "application/json", "X-Request-ID": request_id}
-            return httpx.Response(status, content=content, headers=headers)
+            response.headers["X-Request-ID"] = request_id
+            return response
 
-    def _route(self, request: httpx.Request) -> tuple[int, bytes]:
-        routes = {
-            "/healthz": "GET",
-            "/readyz": "GET",
-            f"/{API_VERSION}/rubrics": "GET",
-            f"/{API_VERSION}/judge": "POST",
-            f"/{API_VERSION}/rewrite": "POST",
-        }
+    def _route(self, request: httpx.Request) -> httpx.Response:
         path = request.url.path
-        if path not in routes:
-            raise ProblemError(404, "Not Found")
-        if request.method != routes[path]:
-            raise ProblemError(405, "Method Not Allowed")
         if path == "/healthz":
-            return 200, Health(status="ok").model_dump_json().encode()
+            return _answer(request, "GET", Health(status="ok"))
         if path == "/readyz":
             health = Health(status="ok" if self.ready else "starting")
-            return 200 if self.ready else 503, health.model_dump_json().encode()
+            return _answer(request, "GET", health, status=200 if self.ready else 503)
+        self._admit(request)
+        match path.removeprefix(f"/{API_VERSION}/").split("/"):
+            case ["judge"]:
+                return _answer(request, "POST", lambda: self._once(request, JudgeRequest, self._judge))
+            case ["rewrite"]:
+                return _answer(request, "POST", lambda: self._once(request, RewriteRequest, self._repair))
+            case ["rubrics"]:
+                return _answer(request, "GET", RubricList(rubrics=tuple(map(rubric_info, self._axes))))
+            case ["batches"]:
+                submit = self._batches.submit
+                return _answer(request, "POST", lambda: submit(decoded(request.content, BatchRequest)), status=202)
+            case ["batches", batch_id]:
+                return _answer(request, "GET", lambda: self._batches.status(batch_id))
+            case ["batches", batch_id, "cancel"]:
+                return _answer(request, "POST", lambda: self._batches.status(batch_id))
+            case ["batches", batch_id, "results"]:
+                after = number_of(request.url.params.get("after"), "after")
+                return _answer(
+                    request, "GET", lambda: self._batches.lines(batch_id, after), kind="application/x-ndjson"
+                )
+            case ["batches", batch_id, "events"]:
+                after = number_of(request.headers.get("Last-Event-ID"), "last-event-id")
+                return _answer(request, "GET", lambda: self._batches.events(batch_id, after), kind="text/event-stream")
+        raise ProblemError(404, "Not Found")
+
+    def _admit(self, request: httpx.Request) -> None:
+        """Raises ProblemError for a request without the key, or one too large."""
         given = (request.headers.get("Authorization", "").removeprefix("Bearer "), request.headers.get("X-API-Key"))
         if self._api_key is not None and self._api_key not in given:
             how = "send Authorization: Bearer KEY, or X-API-Key: KEY"
             raise ProblemError(401, f"this service needs an API key: {how}")
         if len(request.content) > self._max_body_bytes:
             raise ProblemError(413, f"the body is larger than this service's limit of {self._max_body_bytes} bytes")
-        if path.endswith("/rubrics"):
-            return 200, RubricList(rubrics=tuple(map(rubric_info, self._axes))).model_dump_json().encode()
-        if path.endswith("/judge"):
-            return 200, self._once(request, JudgeRequest, self._judge)
-        return 200, self._once(request, RewriteRequest, self._repair)
 
     def _once(self, request: httpx.Request, model: type[RequestT], work: Callable[[RequestT], Message]) -> bytes:
         """The answer to a request; the earlier one if its key came before. Failed answers are not kept."""
@@ -257,3 +271,19 @@ class FakePreceptor:
             usage=Usage(calls=1),
             reason=reason,
         )
+
+
+def _answer(
+    request: httpx.Request,
+    method: str,
+    work: Message | Callable[[], Message | bytes],
+    *,
+    status: int = 200,
+    kind: str = "application/json",
+) -> httpx.Response:
+    """The answer to a request with this method."""
+    if request.method != method:
+        raise ProblemError(405, "Method Not Allowed")
+    answer = work() if callable(work) else work
+    content = answer if isinstance(answer, bytes) else answer.model_dump_json().encode()
+    return httpx.Response(status, content=content, headers={"Content-Type": kind})

@@ -143,3 +143,23 @@ def test_it_can_be_reached_over_http() -> None:
         assert client.rewrite(SUFFIX).unchanged
         assert client.ready()
     assert len(fake.judged) == 1
+
+
+async def test_batches_are_done_at_once_and_read_by_both_clients() -> None:
+    fake = FakePreceptor(polite, axes=("quality",))
+    items = [judge_texts_request("p", [text], axes=[axis]) for text, axis in (("please", "quality"), ("now", "wit"))]
+    with fake.client() as client:
+        batch = client.submit_batch(items, batch_id="nightly")
+        assert (batch.total, batch.done, batch.failed) == (2, 2, 1)
+        assert client.submit_batch(items, batch_id="nightly") == batch == client.cancel_batch("nightly")
+        first, second = client.batch_results("nightly")
+        assert first.response is not None
+        assert first.response.verdicts[0].score == 1.0
+        assert second.problem is not None
+        assert "wit" in str(second.problem.detail)
+        assert list(client.batch_results("nightly", after=1)) == [second]
+        with pytest.raises(InvalidRequestError, match="is there with other items"):
+            client.submit_batch(items[:1], batch_id="nightly")
+    async with fake.async_client() as client_of_loop:
+        assert [result async for result in client_of_loop.batch_results("nightly")] == [first, second]
+    assert len(fake.judged) == 1
