@@ -16,6 +16,7 @@ on a text itself (length, repetition, copy) always hold, and a batch is done whe
 """
 
 from preceptor_client.testing.answers import copied, score_by_hash
-from preceptor_client.testing.fake import FakePreceptor, Refusal, Rewrite, Score, Unreachable
+from preceptor_client.testing.fake import FakePreceptor, Refusal, Unreachable
+from preceptor_client.testing.teacher import Rewrite, Score
 
 __all__ = ["FakePreceptor", "Refusal", "Rewrite", "Score", "Unreachable", "copied", "score_by_hash"]

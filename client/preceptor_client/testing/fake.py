@@ -15,47 +15,31 @@ import httpx
 from preceptor_client.contract import (
     API_VERSION,
     Axis,
-    AxisReport,
     BatchRequest,
     Health,
     JudgeRequest,
-    JudgeResponse,
     Message,
-    RewriteOutcome,
     RewriteRequest,
-    RewriteResponse,
     RubricList,
-    RubricSpec,
-    Sampling,
-    Status,
-    Usage,
-    Verdict,
-    Votes,
 )
 from preceptor_client.sdk import AsyncPreceptorClient, PreceptorClient
 from preceptor_client.settings import ClientSettings
 from preceptor_client.testing.answers import (
     ProblemError,
     RequestT,
-    composite,
     copied,
     decoded,
     failed,
-    provenance,
     rubric_info,
     score_by_hash,
 )
 from preceptor_client.testing.batches import FakeBatches, number_of
 from preceptor_client.testing.serving import serving
+from preceptor_client.testing.teacher import FakeTeacher, Rewrite, Score
 
 URL = "http://preceptor.test"
-Score = Callable[[str, str, str], float | Status]
-"""`score(axis, prefix, text)`: the score of a candidate, or `Status.ABSTAINED` or `Status.FAILED` for none."""
-Rewrite = Callable[[str, str], str | RewriteOutcome]
-"""`rewrite(prefix, suffix)`: the rewrite, or `RewriteOutcome.REFUSED` or `RewriteOutcome.FAILED` for none."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
-_NONE = {Status.ABSTAINED: "no answer names a verdict", Status.FAILED: "the teacher did not answer"}
 
 
 @dataclass(frozen=True)
@@ -90,24 +74,23 @@ class FakePreceptor:
         judging_s: float = 0.01,
         max_body_bytes: int = 8 * 1024 * 1024,
     ) -> None:
-        self.judged: list[JudgeRequest] = []
+        teacher = FakeTeacher(score, rewrite, axes, judging_s)
+        self.judged = teacher.judged
         """Requests that were judged, in order; replays are not among them."""
-        self.rewritten: list[RewriteRequest] = []
+        self.rewritten = teacher.rewritten
         """Requests that were rewritten, in order."""
         self.requests: list[httpx.Request] = []
         """Everything that came, in order."""
         self.ready = ready
         self.transport = httpx.MockTransport(self._handle)
         """For an httpx client of your own, sync or async."""
-        self._score = score
-        self._rewrite = rewrite
+        self._teacher = teacher
         self._axes = axes
         self._api_key = api_key
-        self._judging_s = judging_s
         self._max_body_bytes = max_body_bytes
         self._script: deque[Refusal | Unreachable] = deque()
         self._replays: dict[tuple[str, str], tuple[bytes, bytes]] = {}
-        self._batches = FakeBatches(self._judge)
+        self._batches = FakeBatches(teacher.judge)
         self._lock = threading.RLock()
 
     def client(self, **settings: object) -> PreceptorClient:
@@ -159,9 +142,9 @@ class FakePreceptor:
         self._admit(request)
         match path.removeprefix(f"/{API_VERSION}/").split("/"):
             case ["judge"]:
-                return _answer(request, "POST", lambda: self._once(request, JudgeRequest, self._judge))
+                return _answer(request, "POST", lambda: self._once(request, JudgeRequest, self._teacher.judge))
             case ["rewrite"]:
-                return _answer(request, "POST", lambda: self._once(request, RewriteRequest, self._repair))
+                return _answer(request, "POST", lambda: self._once(request, RewriteRequest, self._teacher.repair))
             case ["rubrics"]:
                 return _answer(request, "GET", RubricList(rubrics=tuple(map(rubric_info, self._axes))))
             case ["batches"]:
@@ -209,68 +192,6 @@ class FakePreceptor:
         if key[1] and not failed(response):
             self._replays[key] = fingerprint, answer
         return answer
-
-    def _judge(self, request: JudgeRequest) -> JudgeResponse:
-        known = {*self._axes, *(axis for axis, rubric in request.rubrics.items() if isinstance(rubric, RubricSpec))}
-        for axis in request.axes:
-            if axis not in known:
-                raise ProblemError(422, f"axes: no rubric for {axis!r}: this service has {', '.join(self._axes)}")
-        self.judged.append(request)
-        verdicts = {
-            (axis, candidate.id): self._verdict(request, axis, candidate.id, candidate.text)
-            for axis in request.axes
-            for candidate in request.cohort.candidates
-        }
-        composites = []
-        if request.composition is not None:
-            for candidate in request.cohort.candidates:
-                found = {axis: verdicts[axis, candidate.id].score for axis in request.axes}
-                composites.append(composite(request.composition, candidate.id, found))
-        return JudgeResponse(
-            cohort_id=request.cohort.id,
-            verdicts=tuple(verdicts.values()),
-            axes={axis: self._report(request, axis) for axis in request.axes},
-            composites=tuple(composites),
-            elapsed_s=self._judging_s,
-        )
-
-    def _verdict(self, request: JudgeRequest, axis: str, candidate_id: str, text: str) -> Verdict:
-        found: float | Status = self._score(axis, request.cohort.prefix, text)
-        reason = None
-        if request.deadline_s is not None and request.deadline_s < self._judging_s:
-            found, reason = Status.FAILED, "the deadline passed before the teacher answered"
-        if isinstance(found, Status):
-            return Verdict(candidate_id=candidate_id, axis=axis, status=found, reason=reason or _NONE[found])
-        return Verdict(
-            candidate_id=candidate_id, axis=axis, status=Status.OK, score=found, votes=Votes(counts={"fake": 1})
-        )
-
-    def _report(self, request: JudgeRequest, axis: str) -> AxisReport:
-        rubric = request.rubrics.get(axis)
-        name = rubric if isinstance(rubric, str) else f"fake/{axis}"
-        return AxisReport(
-            provenance=provenance(name, request.sampling or Sampling()),
-            usage=Usage(calls=len(request.cohort.candidates)),
-        )
-
-    def _repair(self, request: RewriteRequest) -> RewriteResponse:
-        self.rewritten.append(request)
-        found = self._rewrite(request.prefix, request.suffix)
-        if request.deadline_s is not None and request.deadline_s < self._judging_s:
-            found = RewriteOutcome.FAILED
-        text, reason = None, None
-        if isinstance(found, RewriteOutcome):
-            outcome, reason = found, f"the teacher {found}"
-        else:
-            outcome = RewriteOutcome.UNCHANGED if found == request.suffix else RewriteOutcome.REWRITTEN
-            text = found
-        return RewriteResponse(
-            outcome=outcome,
-            rewrite=text,
-            provenance=provenance("fake/rewrite", Sampling()),
-            usage=Usage(calls=1),
-            reason=reason,
-        )
 
 
 def _answer(
