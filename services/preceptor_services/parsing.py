@@ -138,7 +138,7 @@ def _read(
 ) -> tuple[VerdictT | None, Rung, str | None]:
     """The ladder. What decoding was bound to is there or was cut off: there is nothing to forgive."""
     final = _after_thought(answer)
-    if final is None or (cut_off and (form.parser != "exact" or final != answer.strip())):
+    if final is None or (cut_off and (form.parser != "exact" or form.bare(answer.strip()) is None)):
         return None, Rung.ABSTAIN, None
     found, rung = _strict(form, final), Rung.CONSTRAINED if constrained else Rung.STRICT
     if found is None and not constrained:

@@ -171,6 +171,7 @@ def test_an_answer_that_was_cut_off_may_end_in_a_quotation(parser: Parser, noise
 def test_a_bare_label_may_be_all_there_was_room_for() -> None:
     assert read("exact", "A", LABELS, constrained=True, cut_off=True) == Reading("A", Rung.CONSTRAINED)
     assert read("exact", "It says </think>A", LABELS, cut_off=True) == ABSTAINED
+    assert read("exact", "It says:\nVerdict: A", LABELS, cut_off=True) == ABSTAINED
 
 
 def test_a_thinking_models_thoughts_are_skipped() -> None:
