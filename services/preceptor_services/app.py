@@ -157,7 +157,9 @@ def rewrite_app(settings: ServiceSettings) -> FastAPI:
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
         """The suffix as it was (`unchanged`) or repaired (`rewritten`); no text if the teacher refused or was lost."""
-        return await answer(request, body, idempotency_key, lambda: rewriter.rewrite(body))
+        return await answer(
+            request, body, idempotency_key, lambda: rewriter.rewrite(body, priority=request.state.caller.priority)
+        )
 
     return app
 

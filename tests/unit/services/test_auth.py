@@ -88,7 +88,13 @@ async def test_a_key_opens_every_route_and_names_its_caller(open_app: Open, file
 async def test_without_a_key_nothing_is_open_that_is_not_named(open_app: Open, file: Path, path: str) -> None:
     key = add_key(file, "alice")
     client = await open_app(auth={"keys_file": file})
-    wrong = ({}, bearer("pcp_wrong"), bearer(""), {"Authorization": f"Basic {key}"}, {"X-API-Key": key + "x"})
+    wrong: tuple[dict[str, str], ...] = (
+        {},
+        bearer("pcp_wrong"),
+        bearer(""),
+        {"Authorization": f"Basic {key}"},
+        {"X-API-Key": key + "x"},
+    )
     for headers in wrong:
         for method in ("GET", "POST", "HEAD", "OPTIONS", "DELETE"):
             refused = await client.request(method, path, headers=headers)
