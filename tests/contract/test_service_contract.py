@@ -114,7 +114,7 @@ def test_axes_left_out_are_the_three_that_ship(services: Services) -> None:
 
 
 def test_a_passed_deadline_is_a_failed_verdict_and_not_a_score(services: Services) -> None:
-    response = services.judge.post("/v1/judge", json=body("late", deadline_s=0.0005))
+    response = services.judge.post("/v1/judge", json=body("late", deadline_s=0.0005, cache="bypass"))
     answer = JudgeResponse.model_validate_json(response.content)
     assert len(answer.verdicts) == len(AXES) * len(TEXTS)
     assert {(verdict.status, verdict.score) for verdict in answer.verdicts} == {(Status.FAILED, None)}
@@ -210,7 +210,7 @@ def test_the_same_key_gets_the_same_answer_and_another_request_none(services: Se
 
 def test_an_answer_that_failed_is_not_kept_for_replay(services: Services) -> None:
     headers = {"Idempotency-Key": "late"}
-    late = body("late-again", deadline_s=0.0005)
+    late = body("late-again", deadline_s=0.0005, cache="bypass")
     first, again = (services.judge.post("/v1/judge", json=late, headers=headers).json() for _ in range(2))
     assert {verdict["status"] for answer in (first, again) for verdict in answer["verdicts"]} == {"failed"}
     good = body("late-again")

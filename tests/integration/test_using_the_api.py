@@ -27,10 +27,13 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def urls(stack: Stack, teacher_vllm: TeacherServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def urls(
+    stack: Stack, teacher_vllm: TeacherServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
     """Where the services really are, by the variable that says so."""
     folder = tmp_path_factory.mktemp("services")
-    judge = stack.start(judge_part(folder, teacher_vllm.url, teacher_vllm.model)).part.url
+    store = [f"--store.url={redis_url}", f"--store.namespace={folder.name}"]
+    judge = stack.start(judge_part(folder, teacher_vllm.url, teacher_vllm.model, overrides=store)).part.url
     rewrite = stack.start(rewrite_part(folder, teacher_vllm.url, teacher_vllm.model)).part.url
     assert judge is not None
     assert rewrite is not None
@@ -44,18 +47,23 @@ def run(command: list[str], urls: dict[str, str]) -> str:
 
 
 def test_every_curl_command_runs(urls: dict[str, str]) -> None:
-    outcomes = []
+    answers = []
     for block in blocks("bash"):
         command = block.replace("http://127.0.0.1:8101", urls["PRECEPTOR_JUDGE_URL"])
         command = command.replace("http://127.0.0.1:8102", urls["PRECEPTOR_REWRITE_URL"])
-        answer = json.loads(run(["bash", "-euo", "pipefail", "-c", command], urls))
-        if "--fail-with-body" not in block:
-            problem = Problem.model_validate(answer)
-            assert (problem.status, problem.request_id) == (422, "my-request-1")
-            assert "cohort.candidates" in str(problem.detail)
-        outcomes += [verdict["status"] for verdict in answer.get("verdicts", [])]
-    assert len(blocks("bash")) == 9
-    assert set(outcomes) == {"ok"}
+        output = run(["bash", "-euo", "pipefail", "-c", command], urls)
+        if "/events" in block:
+            assert output.count("event: result") == 2
+            assert "event: done" in output
+        else:
+            answers += [json.loads(line) for line in output.splitlines()]
+    assert len(blocks("bash")) == 14
+    verdicts = [verdict for answer in answers for verdict in answer.get("verdicts", [])]
+    assert {verdict["status"] for verdict in verdicts} == {"ok"}
+    assert [answer["state"] for answer in answers if "state" in answer][1:] == ["done", "done"]
+    (problem,) = [Problem.model_validate(answer) for answer in answers if "title" in answer]
+    assert (problem.status, problem.request_id) == (422, "my-request-1")
+    assert "cohort.candidates" in str(problem.detail)
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -172,6 +174,14 @@ def test_a_scorer_can_be_pickled() -> None:
     scorer = scorer_of(FakePreceptor(), {"quality": 2.0})
     scorer.score([Group("p", ("one",))])
     assert pickle.loads(pickle.dumps(scorer)).axes == ("quality",)
+
+
+def test_importing_the_adapters_and_the_fake_loads_none_of_the_tools() -> None:
+    modules = [f"preceptor_client.adapters.{name}" for name in ("trl", "lm_eval", "verl", "openrlhf", "slime")]
+    absent = {"torch", "trl", "lm_eval", "transformers", "fastapi", "redis"}
+    code = f"import sys, {', '.join(modules)}, preceptor_client.testing; print(*({absent!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_chat_messages_become_text() -> None:
