@@ -148,12 +148,13 @@ class RewritingSettings(Settings):
     min_length_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     max_length_ratio: Annotated[float, Field(ge=1.0)] = 2.0
     """Bounds on a rewrite's words over the suffix's; a difference of eight words or less is always allowed."""
-    min_kept: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    """Least share of the words of a suffix of more than eight that its rewrite must keep, in order."""
+    min_kept: Annotated[float, Field(ge=0.0, le=1.0)] = 0.03
+    """Least share of the words of a suffix of 32 or more that its rewrite must keep, in order. Unrelated texts of one
+    language keep 0.05 to 0.2 of each other."""
     max_copied: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Largest share of a rewrite that may repeat the prefix, where the suffix repeats no more of it."""
-    max_repetition: Annotated[float, Field(ge=0.0, le=1.0)] = 0.4
-    """Largest share of a rewrite that may repeat itself, where the suffix does no more."""
+    max_repetition: Annotated[float, Field(ge=0.0, le=1.0)] = 0.6
+    """Largest share of a rewrite that may repeat itself, where the suffix does no more; a text said twice has 0.5."""
     max_prompts_per_call: Annotated[int, Field(ge=1, le=4096)] = 64
     """Most rewrites that share one completions request."""
 

@@ -19,7 +19,9 @@ from preceptor_services.rewriting.phrases import BREAKS_OFF, DECLINES, OPENS, RE
 from preceptor_services.settings import RewritingSettings
 
 _FEW_WORDS = 8
-"""So many words more or less are no matter of proportion, and a suffix this short may be replaced altogether."""
+"""So many words more or less are no matter of proportion."""
+_SHORT = 32
+"""A suffix of fewer words may be replaced altogether."""
 _COPY_NGRAM = 8
 _LOOP_NGRAM = 4
 _DRESS = r"""[\s("'“‘«*_#>\[（—-]*"""
@@ -102,7 +104,7 @@ def objection_to_text(
         return Objection(
             Fault.LENGTH, f"the rewrite has {checks.length_ratio:.2f} times the words, not {low:g} to {high:g}"
         )
-    if size > _FEW_WORDS and checks.kept < settings.min_kept:
+    if size >= _SHORT and checks.kept < settings.min_kept:
         return Objection(
             Fault.STRAYED, f"the rewrite keeps {checks.kept:.2f} of the words, less than {settings.min_kept:g}"
         )
