@@ -1,0 +1,145 @@
+"""What answers that may be wrong say of the order of the texts. Pure.
+
+    answers -> the two error rates, and for every text a belief about its place -> who is better, best, worst
+
+The model: the texts have a true order, every order alike at first. Whoever judges errs with one rate when the better
+text is shown first, and with another when it is shown second, so a liking for a place is seen for what it is. Both
+rates are fitted along, from a weak prior. A tie says nothing of the order.
+In: the answers to any part of the comparisons. Out: `Beliefs`. Guarantees: numbers in [0, 1] for any answers, a fixed
+number of steps, the same result for the same answers. Method: belief propagation over the graph of compared pairs, a
+text's place being one of some tens of levels; exact on a graph without cycles, and as good as the exact posterior for
+choosing pairs at the sizes measured (docs/schedules.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_STEPS = 10
+_DAMPING = 0.3
+_LEVELS_PER_TEXT, _FEWEST_LEVELS, _MOST_LEVELS = 1.5, 16, 64
+_PRIOR_ERRORS, _PRIOR_ANSWERS = 0.25, 5.0
+"""As if five answers of each kind had been seen, one of them wrong."""
+_MOST_ERRORS = 0.48
+"""Whoever judges is never taken to say the contrary of what is so."""
+
+
+@dataclass(frozen=True)
+class Beliefs:
+    """`better[i, j]`: the probability that text i is better than text j. `best`, `worst`: that it is the one of all.
+    `errors`: the rates at which a better text loses that is shown first, and one that is shown second."""
+
+    better: Floats
+    best: Floats
+    worst: Floats
+    errors: tuple[float, float]
+
+
+def beliefs_from(count: int, answers: Mapping[tuple[int, int], float]) -> Beliefs:
+    """Beliefs about `count` texts from outcomes by (shown first, shown second)."""
+    pairs = sorted({(min(pair), max(pair)) for pair in answers})
+    graph = _Graph(count, pairs, _evidence(pairs, answers))
+    for _ in range(_STEPS):
+        graph.step()
+    return graph.beliefs()
+
+
+def _evidence(pairs: list[tuple[int, int]], answers: Mapping[tuple[int, int], float]) -> Floats:
+    """Per pair (i, j): how much i won and lost shown first, and how much j won and lost shown first."""
+
+    def decided(first: int, second: int) -> tuple[float, float]:
+        lead = 2 * answers.get((first, second), 0.5) - 1
+        return max(lead, 0), max(-lead, 0)
+
+    return np.array([decided(i, j) + decided(j, i) for i, j in pairs], dtype=float).reshape(-1, 4).T
+
+
+class _Graph:
+    """Messages along the compared pairs. Row e of a message array goes to the pair's first text, row e + pairs to its
+    second; a message holds the likelihood of every level of the text it goes to."""
+
+    def __init__(self, count: int, pairs: list[tuple[int, int]], evidence: Floats) -> None:
+        self._count, self._pairs, self._evidence = count, len(pairs), evidence
+        levels = int(min(max(_LEVELS_PER_TEXT * count, _FEWEST_LEVELS), _MOST_LEVELS))
+        ends = np.array(pairs, dtype=np.intp).reshape(-1, 2)
+        self._to, self._from = ends.T.ravel(), ends[:, ::-1].T.ravel()
+        self._sum = (self._to == np.arange(count)[:, None]).astype(float)
+        self._messages = np.full((2 * len(pairs), levels), 0.5)
+        self._errors = (_PRIOR_ERRORS / _PRIOR_ANSWERS,) * 2
+
+    def step(self) -> None:
+        """One round of messages, and the error rates that go with it."""
+        senders = self._senders()
+        share, likelier = self._shares(senders)
+        share = np.concatenate([share, 1 - share])[:, None]
+        below = _below(senders)
+        self._messages = _DAMPING * self._messages + (1 - _DAMPING) * (1 - share + (2 * share - 1) * below)
+        self._errors = self._fitted(likelier)
+
+    def beliefs(self) -> Beliefs:
+        """What the messages amount to."""
+        places = _normalised(self._sum @ np.log(self._messages))
+        below = _below(places)
+        better = places @ below.T
+        _, likelier = self._shares(self._senders())
+        first, second = self._to[: self._pairs], self._from[: self._pairs]
+        better[first, second], better[second, first] = likelier, 1 - likelier
+        best, worst = ((places * _others(side)).sum(axis=1) for side in (below, 1 - below))
+        return Beliefs(better, best / best.sum(), worst / worst.sum(), self._errors)
+
+    def _senders(self) -> Floats:
+        """For every message, what its sender would be without what it heard from the receiver."""
+        logs = np.log(self._messages)
+        heard = np.concatenate([logs[self._pairs :], logs[: self._pairs]])
+        return _normalised((self._sum @ logs)[self._from] - heard)
+
+    def _shares(self, senders: Floats) -> tuple[Floats, Floats]:
+        """Per pair: the probability that its first text is better, by its own answers alone, and by everything."""
+        first_won, first_lost, second_won, second_lost = self._evidence
+        shown_first, shown_second = self._errors
+        lead = (first_won - second_won) * np.log((1 - shown_first) / shown_second)
+        lead += (second_lost - first_lost) * np.log((1 - shown_second) / shown_first)
+        share = 1 / (1 + np.exp(-lead))
+        otherwise = (senders[self._pairs :] * _below(senders[: self._pairs])).sum(axis=1)
+        agreed = share * otherwise
+        return share, agreed / (agreed + (1 - share) * (1 - otherwise))
+
+    def _fitted(self, likelier: Floats) -> tuple[float, float]:
+        """The error rates that the answers and the present beliefs make likeliest."""
+        first_won, first_lost, second_won, second_lost = self._evidence
+        unlikelier = 1 - likelier
+
+        def rate(wrong: Floats, right: Floats) -> float:
+            errors = _PRIOR_ERRORS + wrong.sum()
+            return float(min(errors / (_PRIOR_ANSWERS + wrong.sum() + right.sum()), _MOST_ERRORS))
+
+        return (
+            rate(first_lost * likelier + second_lost * unlikelier, first_won * likelier + second_won * unlikelier),
+            rate(first_won * unlikelier + second_won * likelier, first_lost * unlikelier + second_lost * likelier),
+        )
+
+
+def _normalised(logs: Floats) -> Floats:
+    """Rows of logarithms as rows of probabilities."""
+    values = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
+    total: Floats = values.sum(axis=1, keepdims=True)
+    return values / total
+
+
+def _below(places: Floats) -> Floats:
+    """The probability of being below each level, an equal level counting half."""
+    result: Floats = places.cumsum(axis=1) - places / 2
+    return result
+
+
+def _others(values: Floats) -> Floats:
+    """For every row the product of all the others."""
+    logs = np.log(np.maximum(values, 1e-300))
+    result: Floats = np.exp(logs.sum(axis=0) - logs)
+    return result
