@@ -65,6 +65,19 @@ async def test_a_good_suffix_is_mostly_kept(client: AsyncPreceptorClient) -> Non
     assert kept / 64 > 0.5
 
 
+async def test_of_several_samples_the_judge_chooses(client: AsyncPreceptorClient) -> None:
+    requests = [request.model_copy(update={"samples": 4}) for request in windows(Rates(unsafe=0.7), 16, seed=7)]
+    responses = await asyncio.gather(*(client.rewrite(request) for request in requests))
+    chosen = [response for response in responses if response.usable > 1]
+    assert chosen
+    for response in responses:
+        assert (response.score is not None) == (response.usable > 1), response.reason
+    for response in chosen:
+        assert response.checks is not None
+        assert response.provenance.sampling.votes == 4
+        assert response.usage.calls > 1
+
+
 async def test_concurrent_rewrites_share_engine_calls(client: AsyncPreceptorClient, rewrite_url: str) -> None:
     async def counted(name: str) -> float:
         async with httpx.AsyncClient(base_url=rewrite_url) as http:
