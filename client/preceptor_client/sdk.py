@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -221,7 +221,7 @@ class AsyncPreceptorClient:
         """A batch as it stands."""
         return await self._send(status_call(batch_id, self._settings))
 
-    async def batch_results(self, batch_id: str, *, after: int = 0) -> AsyncIterator[BatchResult]:
+    async def batch_results(self, batch_id: str, *, after: int = 0) -> AsyncGenerator[BatchResult, None]:
         """The results of a batch as they come, until it is done or cancelled; `after` leaves out those received before.
         Rides through lost connections and restarts of the service."""
         reading = Reading(batch_id, self._settings, after)

@@ -78,9 +78,12 @@ def test_a_file_of_cohorts_is_answered_line_by_line_in_order(up: Up, tmp_path: P
     file.write_text("\n".join(map(json.dumps, lines)))
     answers = [json.loads(line) for line in up.preceptor("judge", "--file", str(file), "--json").splitlines()]
     assert len(answers) == 20
-    assert all(len(answer["verdicts"]) == 9 for answer in answers)
-    again = up.preceptor("judge", "--file", str(file), "--json").splitlines()
-    assert [json.loads(line)["cohort_id"] for line in again] == [answer["cohort_id"] for answer in answers]
+    assert [answer["line"] for answer in answers] == [*range(1, 21)]
+    assert all(len(answer["response"]["verdicts"]) == 9 for answer in answers)
+    output = tmp_path / "verdicts.jsonl"
+    up.preceptor("judge", str(file), "-o", str(output), "--batch")
+    batched = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [each["response"]["verdicts"] for each in batched] == [each["response"]["verdicts"] for each in answers]
 
 
 @pytest.mark.timeout(START_S)

@@ -1,19 +1,12 @@
-"""What several commands share: consoles, the error that a command ends with, JSON lines, the service options."""
+"""What several commands share: consoles, the error that a command ends with, settings, texts cut to a line."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TypeVar
-
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from preceptor_client.config import describe
 from preceptor_client.settings import ClientSettings
-
-MessageT = TypeVar("MessageT")
 
 stdout = Console()
 stderr = Console(stderr=True)
@@ -32,21 +25,6 @@ def settings_with(**given: str | None) -> ClientSettings:
         )
     except ValidationError as error:
         raise CommandError(f"the settings (PRECEPTOR_...) do not hold:\n{describe(error)}") from None
-
-
-def read_lines(file: Path, kind: TypeAdapter[MessageT]) -> Iterator[tuple[str, MessageT]]:
-    """Each line of a JSONL file (`-` is stdin) with its place. Raises `CommandError` naming file and line."""
-    try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise CommandError(f"cannot read {file}: {error.strerror}") from None
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield f"{file}:{number}", kind.validate_json(line)
-        except ValidationError as error:
-            raise CommandError(f"{file}:{number} does not hold:\n{describe(error)}") from None
 
 
 def print_json(message: BaseModel) -> None:

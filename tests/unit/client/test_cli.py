@@ -19,7 +19,9 @@ from preceptor_client.cli.main import run
 CLOSED = "http://127.0.0.1:9"
 
 
-@pytest.mark.parametrize("command", [["judge"], ["rewrite"], ["up"], ["queue", "status"], ["doctor"], ["bench"]])
+@pytest.mark.parametrize(
+    "command", [["judge"], ["rubrics"], ["rewrite"], ["up"], ["queue", "status"], ["doctor"], ["bench"]]
+)
 def test_every_help_has_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*command, "--help"]) == 0
     text = capsys.readouterr().out
@@ -68,8 +70,8 @@ def test_an_error_is_told_on_stderr_with_a_status(
 
 def test_a_wrong_line_of_a_file_is_told_by_its_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "cohorts.jsonl"
-    file.write_text('{"prefix": "p", "candidates": ["a"]}\n\n{"prefix": "p"}\n')
-    assert run(["judge", "--file", str(file)]) == 1
+    file.write_text('\n\n{"prefix": "p"}\n')
+    assert run(["judge", "--file", str(file), "--strict"]) == 1
     assert f"{file}:3 does not hold" in capsys.readouterr().err
 
 
