@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from preceptor_client.contract import Problem
 
 
@@ -10,8 +13,13 @@ class PreceptorError(Exception):
 
     def __init__(self, message: str, *, request_id: str, problem: Problem | None = None) -> None:
         super().__init__(f"{message} (request {request_id})")
+        self._message = message
         self.request_id = request_id
         self.problem = problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It may have to cross to another process: a trainer's workers raise there."""
+        return partial(type(self), request_id=self.request_id, problem=self.problem), (self._message,)
 
 
 class ServiceUnreachableError(PreceptorError):

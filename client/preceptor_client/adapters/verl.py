@@ -5,7 +5,8 @@
 In: `data_source`, `solution_str`, `ground_truth`, `extra_info`, one text a call; the batch reward manager hands over
 lists of them (`data_sources`, ...). The prompt is looked up in `extra_info`, since verl does not pass it. Out: a dict
 with `score` and each axis's own score, which verl logs. Waits for the judge. Raises `UnjudgedError` for a text that
-could not be judged; see `hooks` for the other way.
+could not be judged: verl's v1 trainer leaves that trajectory out, older ones stop. NaN is no way out here: verl's
+filter of groups lets it through.
 """
 
 from __future__ import annotations
@@ -13,27 +14,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from preceptor_client.adapters.hooks import Unjudged, numbers
+from preceptor_client.adapters.hooks import numbers
 from preceptor_client.adapters.scoring import Scorer, plain_text
 
 Scores = dict[str, float]
 
 
-def reward(scorer: Scorer, *, prompt: str = "question", unjudged: Unjudged = "raise") -> Callable[..., Scores]:
+def reward(scorer: Scorer, *, prompt: str = "question") -> Callable[..., Scores]:
     """A synchronous `compute_score`. `prompt` is the key of `extra_info` that holds the prompt."""
 
     def compute_score(
         data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any] | None = None, **_: Any
     ) -> Scores:
         found = scorer.score_texts([_prompt(extra_info, prompt)], [solution_str], [_reference(ground_truth)])
-        return numbers(found[0], scorer.axes, unjudged)
+        return numbers(found[0], scorer.axes)
 
     return compute_score
 
 
-def async_reward(
-    scorer: Scorer, *, prompt: str = "question", unjudged: Unjudged = "raise"
-) -> Callable[..., Awaitable[Scores]]:
+def async_reward(scorer: Scorer, *, prompt: str = "question") -> Callable[..., Awaitable[Scores]]:
     """As `reward`, for verl's reward loop, which then judges many texts at once."""
 
     async def compute_score(
@@ -42,14 +41,12 @@ def async_reward(
         found = await scorer.score_texts_async(
             [_prompt(extra_info, prompt)], [solution_str], [_reference(ground_truth)]
         )
-        return numbers(found[0], scorer.axes, unjudged)
+        return numbers(found[0], scorer.axes)
 
     return compute_score
 
 
-def batch_reward(
-    scorer: Scorer, *, prompt: str = "question", unjudged: Unjudged = "raise"
-) -> Callable[..., list[Scores]]:
+def batch_reward(scorer: Scorer, *, prompt: str = "question") -> Callable[..., list[Scores]]:
     """For the reward manager `batch`: the solutions of a prompt are one cohort, so axes that compare have a say."""
 
     def compute_score(
@@ -62,7 +59,7 @@ def batch_reward(
         prompts = [_prompt(extra_info, prompt) for extra_info in extra_infos]
         references = [_reference(ground_truth) for ground_truth in ground_truths]
         found = scorer.score_texts(prompts, solution_strs, references)
-        return [numbers(each, scorer.axes, unjudged) for each in found]
+        return [numbers(each, scorer.axes) for each in found]
 
     return compute_score
 

@@ -69,12 +69,16 @@ def test_verl_without_a_prompt_says_what_to_change(scorer: Scorer) -> None:
         verl.reward(scorer)("d", "text", "42", {"index": 3})
 
 
-def test_an_unjudged_text_is_an_error_or_nan_and_never_a_score(scorer: Scorer) -> None:
-    with pytest.raises(UnjudgedError, match="safety abstained"):
+async def test_an_unjudged_text_is_an_error_for_verl_and_never_a_score(scorer: Scorer) -> None:
+    """Its v1 trainer leaves out a trajectory whose reward raises; its filter of groups would keep a NaN."""
+    with pytest.raises(UnjudgedError, match="none is made up: safety abstained"):
         verl.reward(scorer)(**one("?", question="why?"))
-    found = verl.reward(scorer, unjudged="nan")(**one("?", question="why?"))
-    assert found.keys() == {"score", "safety"}
-    assert all(math.isnan(value) for value in found.values())
+    with pytest.raises(UnjudgedError):
+        verl.batch_reward(scorer)(
+            data_sources=["d"], solution_strs=["?"], ground_truths=["4"], extra_infos=[{"question": "why?"}]
+        )
+    with pytest.raises(UnjudgedError):
+        await verl.async_reward(scorer)(**one("?", question="why?"))
 
 
 def test_openrlhf_gets_tensors(fake: FakePreceptor, scorer: Scorer) -> None:
@@ -98,6 +102,7 @@ def test_openrlhfs_filter_of_groups_drops_what_is_nan(scorer: Scorer) -> None:
     reward_func = openrlhf.reward(scorer, torch.tensor, unjudged="nan")
     scores = [reward_func([query], ["p "], [""])["scores"][0].item() for query in ("p fine", "p ?")]
     assert not 0.0 < sum(scores) / len(scores) < 1.0, "the comparison by which OpenRLHF keeps a group"
+    assert math.isnan(reward_func(["p ?"], ["p "], [""])["extra_logs"]["safety"].item())
     with pytest.raises(UnjudgedError):
         openrlhf.reward(scorer, torch.tensor)(["p ?"], ["p "], [""])
 

@@ -104,6 +104,15 @@ def test_what_asking_again_cannot_mend_is_raised() -> None:
         scorer_of(fake, "wit").score([Group("p", ("one",))])
 
 
+def test_what_is_raised_can_cross_to_another_process() -> None:
+    fake = FakePreceptor()
+    fake.script(Refusal(401))
+    with pytest.raises(AuthenticationError) as raised:
+        scorer_of(fake).score([Group("p", ("one",))])
+    there = pickle.loads(pickle.dumps(raised.value))
+    assert (type(there), str(there), there.problem) == (AuthenticationError, str(raised.value), raised.value.problem)
+
+
 def test_texts_that_are_too_long_stay_out_and_the_others_are_judged() -> None:
     fake = FakePreceptor(by_length)
     long = "x" * (MAX_TEXT_CHARS + 1)
