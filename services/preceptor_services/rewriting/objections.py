@@ -24,7 +24,7 @@ _SHORT = 32
 """A suffix of fewer words may be replaced altogether."""
 _COPY_NGRAM = 8
 _LOOP_NGRAM = 4
-_DRESS = r"""[\s("'“‘«*_#>\[（—-]*"""
+_DRESS = r"""[\s("'“‘«*_#>\[（—-]{0,8}"""
 """What may stand around the beginning of a sentence."""
 _SENTENCES = re.compile(rf"""(?:\A|(?<=[.!?。！？…:)"”»\]*_\n])){_DRESS}(?=\w)""")
 

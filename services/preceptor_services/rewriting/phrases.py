@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-_SOURCE: dict[str, str | dict[str, str]] = yaml.safe_load(
-    Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
-)
+_SOURCE: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 _PIECE = re.compile(r"<([a-z]+)>")
 
 
@@ -21,17 +20,14 @@ def _expressions(text: str) -> Iterator[str]:
 
 
 def _with_pieces(expression: str) -> str:
-    pieces = _SOURCE["pieces"]
-    assert isinstance(pieces, dict)
+    pieces: dict[str, str] = _SOURCE["pieces"]
     while _PIECE.search(expression):
         expression = _PIECE.sub(lambda piece: "".join(_expressions(pieces[piece[1]])), expression)
     return expression.replace(" ?", r"\s*").replace(" ", r"\s+").replace("'", "['’]")
 
 
 def _compiled(section: str) -> re.Pattern[str]:
-    text = _SOURCE[section]
-    assert isinstance(text, str)
-    return re.compile("|".join(map(_with_pieces, _expressions(text))), re.IGNORECASE)
+    return re.compile("|".join(map(_with_pieces, _expressions(_SOURCE[section]))), re.IGNORECASE)
 
 
 DECLINES, BREAKS_OFF, OPENS, REMARKS = map(_compiled, ("declines", "breaks_off", "opens", "remarks"))
