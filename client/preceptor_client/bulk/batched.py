@@ -63,7 +63,6 @@ async def answers(
     *,
     patience: Patience,
     strict: bool,
-    batch_lines: int = BATCH_LINES,
 ) -> AsyncGenerator[Answered, None]:
     """The answers that are not there yet. To be closed; the service goes on with what was submitted."""
     submitted: asyncio.Queue[_Submitted | None] = asyncio.Queue(1)
@@ -71,7 +70,7 @@ async def answers(
     async def submit() -> None:
         try:
             number = 0
-            async for group in _groups(questions, batch_lines):
+            async for group in _groups(questions):
                 number += 1
                 if all(question.done for question in group):
                     continue
@@ -131,13 +130,13 @@ async def _answers(batch: _Submitted, client: AsyncPreceptorClient) -> AsyncIter
                 yield Answered(question, answer)
 
 
-async def _groups(questions: AsyncIterator[Question], batch_lines: int) -> AsyncIterator[list[Question]]:
+async def _groups(questions: AsyncIterator[Question]) -> AsyncIterator[list[Question]]:
     group: list[Question] = []
     size = 0
     async for question in questions:
         group.append(question)
         size += len(question.line.text or b"")
-        if len(group) == batch_lines or size >= _BATCH_BYTES:
+        if len(group) == BATCH_LINES or size >= _BATCH_BYTES:
             yield group
             group, size = [], 0
     if group:
