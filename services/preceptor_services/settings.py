@@ -143,7 +143,7 @@ class RewritingSettings(Settings):
     seed: int | None = None
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
     """Rewrites drawn for requests that do not say; the judge chooses among those that are usable."""
-    axes: Annotated[tuple[AxisName, ...], Field(min_length=1), BeforeValidator(_several)] = ("quality",)
+    axes: Annotated[tuple[AxisName, ...], Field(min_length=1), BeforeValidator(_several)] = ("quality", "safety")
     """What the judge compares them by."""
     min_length_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     max_length_ratio: Annotated[float, Field(ge=1.0)] = 2.0
