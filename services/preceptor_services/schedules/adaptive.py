@@ -18,8 +18,8 @@ from preceptor_client.contract import Order
 from preceptor_services.schedules.fixed import ring_pairs
 from preceptor_services.schedules.tournament import Pair, Tournament, orders
 
-_ROUNDS = 8
-"""The ring, and seven that follow it: beyond that, more and smaller rounds find no more (docs/schedules.md)."""
+_ROUNDS = 6
+"""The ring, and five that follow it: more and smaller rounds find no more."""
 _DECIDED = 0.99
 
 

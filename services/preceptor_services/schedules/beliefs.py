@@ -15,17 +15,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_STEPS = 10
+_STEPS, _MORE_STEPS = 10, 3
+"""From nothing, and from the beliefs that a part of the answers gave."""
 _DAMPING = 0.3
 _LEVELS_PER_TEXT, _FEWEST_LEVELS, _MOST_LEVELS = 1.5, 16, 64
-_PRIOR_ERRORS, _PRIOR_ANSWERS = 0.25, 5.0
-"""As if five answers of each kind had been seen, one of them wrong."""
+_PRIOR_ERRORS, _PRIOR_ANSWERS = 0.1, 5.0
+"""As if five answers of each kind had been seen, a tenth of one of them wrong: few answers that agree are believed."""
 _MOST_ERRORS = 0.48
 """Whoever judges is never taken to say the contrary of what is so."""
 
@@ -33,19 +35,25 @@ _MOST_ERRORS = 0.48
 @dataclass(frozen=True)
 class Beliefs:
     """`better[i, j]`: the probability that text i is better than text j. `best`, `worst`: that it is the one of all.
-    `errors`: the rates at which a better text loses that is shown first, and one that is shown second."""
+    `errors`: the rates at which a better text loses that is shown first, and one that is shown second. `pairs` and
+    `messages` are where a later fit starts from."""
 
     better: Floats
     best: Floats
     worst: Floats
     errors: tuple[float, float]
+    pairs: tuple[tuple[int, int], ...]
+    messages: Floats
 
 
-def beliefs_from(count: int, answers: Mapping[tuple[int, int], float]) -> Beliefs:
-    """Beliefs about `count` texts from outcomes by (shown first, shown second)."""
+def beliefs_from(count: int, answers: Mapping[tuple[int, int], float], earlier: Beliefs | None = None) -> Beliefs:
+    """Beliefs about `count` texts from outcomes by (shown first, shown second); `earlier`, from a part of them, saves
+    time."""
     pairs = sorted({(min(pair), max(pair)) for pair in answers})
     graph = _Graph(count, pairs, _evidence(pairs, answers))
-    for _ in range(_STEPS):
+    if earlier is not None:
+        graph.take_over(earlier)
+    for _ in range(_STEPS if earlier is None else _MORE_STEPS):
         graph.step()
     return graph.beliefs()
 
@@ -57,7 +65,7 @@ def _evidence(pairs: list[tuple[int, int]], answers: Mapping[tuple[int, int], fl
         lead = 2 * answers.get((first, second), 0.5) - 1
         return max(lead, 0), max(-lead, 0)
 
-    return np.array([decided(i, j) + decided(j, i) for i, j in pairs], dtype=float).reshape(-1, 4).T
+    return np.array([decided(i, j) + decided(j, i) for i, j in pairs], dtype=float).reshape(-1, 4)
 
 
 class _Graph:
@@ -65,13 +73,21 @@ class _Graph:
     second; a message holds the likelihood of every level of the text it goes to."""
 
     def __init__(self, count: int, pairs: list[tuple[int, int]], evidence: Floats) -> None:
-        self._count, self._pairs, self._evidence = count, len(pairs), evidence
+        self._known, self._pairs = tuple(pairs), len(pairs)
+        self._evidence, self._answers = evidence, evidence.sum(axis=0)
         levels = int(min(max(_LEVELS_PER_TEXT * count, _FEWEST_LEVELS), _MOST_LEVELS))
         ends = np.array(pairs, dtype=np.intp).reshape(-1, 2)
         self._to, self._from = ends.T.ravel(), ends[:, ::-1].T.ravel()
         self._sum = (self._to == np.arange(count)[:, None]).astype(float)
         self._messages = np.full((2 * len(pairs), levels), 0.5)
         self._errors = (_PRIOR_ERRORS / _PRIOR_ANSWERS,) * 2
+
+    def take_over(self, earlier: Beliefs) -> None:
+        """Start from what was believed before."""
+        rows = {pair: row for row, pair in enumerate(self._known)}
+        kept = [rows[pair] for pair in earlier.pairs]
+        self._messages[kept + [row + self._pairs for row in kept]] = earlier.messages
+        self._errors = earlier.errors
 
     def step(self) -> None:
         """One round of messages, and the error rates that go with it."""
@@ -91,7 +107,7 @@ class _Graph:
         first, second = self._to[: self._pairs], self._from[: self._pairs]
         better[first, second], better[second, first] = likelier, 1 - likelier
         best, worst = ((places * _others(side)).sum(axis=1) for side in (below, 1 - below))
-        return Beliefs(better, best / best.sum(), worst / worst.sum(), self._errors)
+        return Beliefs(better, best / best.sum(), worst / worst.sum(), self._errors, self._known, self._messages)
 
     def _senders(self) -> Floats:
         """For every message, what its sender would be without what it heard from the receiver."""
@@ -101,10 +117,9 @@ class _Graph:
 
     def _shares(self, senders: Floats) -> tuple[Floats, Floats]:
         """Per pair: the probability that its first text is better, by its own answers alone, and by everything."""
-        first_won, first_lost, second_won, second_lost = self._evidence
         shown_first, shown_second = self._errors
-        lead = (first_won - second_won) * np.log((1 - shown_first) / shown_second)
-        lead += (second_lost - first_lost) * np.log((1 - shown_second) / shown_first)
+        won, lost = log((1 - shown_first) / shown_second), log((1 - shown_second) / shown_first)
+        lead = self._evidence @ np.array([won, -lost, -won, lost])
         share = 1 / (1 + np.exp(-lead))
         otherwise = (senders[self._pairs :] * _below(senders[: self._pairs])).sum(axis=1)
         agreed = share * otherwise
@@ -112,17 +127,16 @@ class _Graph:
 
     def _fitted(self, likelier: Floats) -> tuple[float, float]:
         """The error rates that the answers and the present beliefs make likeliest."""
-        first_won, first_lost, second_won, second_lost = self._evidence
-        unlikelier = 1 - likelier
-
-        def rate(wrong: Floats, right: Floats) -> float:
-            errors = _PRIOR_ERRORS + wrong.sum()
-            return float(min(errors / (_PRIOR_ANSWERS + wrong.sum() + right.sum()), _MOST_ERRORS))
-
+        won, lost, other_won, other_lost = likelier @ self._evidence
+        not_won, not_lost, not_other_won, not_other_lost = self._answers - likelier @ self._evidence
         return (
-            rate(first_lost * likelier + second_lost * unlikelier, first_won * likelier + second_won * unlikelier),
-            rate(first_won * unlikelier + second_won * likelier, first_lost * unlikelier + second_lost * likelier),
+            _rate(lost + not_other_lost, won + not_other_won),
+            _rate(not_won + other_won, not_lost + other_lost),
         )
+
+
+def _rate(wrong: float, right: float) -> float:
+    return float(min((_PRIOR_ERRORS + wrong) / (_PRIOR_ANSWERS + wrong + right), _MOST_ERRORS))
 
 
 def _normalised(logs: Floats) -> Floats:

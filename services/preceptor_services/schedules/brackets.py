@@ -31,10 +31,10 @@ class Knockout(Tournament):
         return _neighbours(self._upper) + _neighbours(self._lower)
 
     def _played(self, bracket: Sequence[int]) -> list[Pair]:
-        """Winner and loser of each of the bracket's pairs; the text left over is both."""
+        """Winner and loser of each of the bracket's pairs; a text left over is both, and paired first next time."""
         scores = pair_scores(self._outcomes)
         places = [(i, j) if scores.get((i, j), 0.5) >= 0.5 else (j, i) for i, j in _neighbours(bracket)]
-        return places + [(left_over, left_over) for left_over in bracket[2 * len(places) :]]
+        return [(left_over, left_over) for left_over in bracket[2 * len(places) :]] + places
 
 
 def _neighbours(texts: Sequence[int]) -> list[Pair]:
@@ -55,13 +55,12 @@ class Swiss(Tournament):
         wins, losses = self._wins_and_losses()
         rounds = ceil(log2(self.count))
         decided = losses.count(0) <= 1 and wins.count(0) <= 1
-        if self._round >= rounds + (0 if decided else 2):
+        if self._round >= (rounds if decided else rounds + 2):
             return []
         self._round += 1
-        free = sorted(self._lot, key=lambda text: losses[text] - wins[text])
+        waiting = sorted(self._lot, key=lambda text: losses[text] - wins[text])
         pairs = []
         from_top = True
-        waiting = list(free)
         while len(waiting) > 1:
             text = waiting.pop(0 if from_top else -1)
             others = waiting if from_top else waiting[::-1]

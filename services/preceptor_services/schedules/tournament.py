@@ -39,6 +39,8 @@ class Tournament(ABC):
         self._dice = Random(seed)
         self._outcomes: dict[Comparison, Outcome] = {}
         self._asked: frozenset[Comparison] = frozenset()
+        self._beliefs: Beliefs | None = None
+        self._heard = 0
 
     @property
     def count(self) -> int:
@@ -81,13 +83,16 @@ class Tournament(ABC):
 
     def beliefs(self) -> Beliefs:
         """What the outcomes so far say of the order of the texts."""
-        usable = pair_scores(self._outcomes)
-        answers = {
-            comparison: outcome
-            for comparison, outcome in self._outcomes.items()
-            if comparison in usable and not isinstance(outcome, Unanswered)
-        }
-        return beliefs_from(self.count, answers)
+        if self._beliefs is None or self._heard < len(self._outcomes):
+            usable = pair_scores(self._outcomes)
+            answers = {
+                comparison: outcome
+                for comparison, outcome in self._outcomes.items()
+                if comparison in usable and not isinstance(outcome, Unanswered)
+            }
+            self._beliefs = beliefs_from(self.count, answers, self._beliefs)
+            self._heard = len(self._outcomes)
+        return self._beliefs
 
     def met(self, i: int, j: int) -> bool:
         """Whether the two have been compared, in whatever order and with whatever outcome."""
