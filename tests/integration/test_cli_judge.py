@@ -222,10 +222,11 @@ def test_an_output_is_not_continued_with_another_input_or_other_options(
     assert output.read_bytes().count(b"\n") == PREFIXES + 1
 
 
-def test_a_file_that_has_grown_is_gone_on_with(cohorts: Path, teacher: Teacher) -> None:
+@pytest.mark.parametrize("mode", [[], ["--batch"]])
+def test_a_file_that_has_grown_is_gone_on_with(cohorts: Path, teacher: Teacher, mode: list[str]) -> None:
     output, whole = cohorts.with_name("out.jsonl"), cohorts.read_text()
     cohorts.write_text("".join(whole.splitlines(keepends=True)[:20]))
-    command = ["judge", str(cohorts), "-o", str(output), "--axis", "safety"]
+    command = ["judge", str(cohorts), "-o", str(output), "--axis", "safety", *mode]
     assert run(command) == 0
     cohorts.write_text(whole)
     assert run(command) == 0

@@ -1,23 +1,24 @@
 """Bulk work by batches of the service: so many lines at a time, judged whether or not anybody waits.
 
-In: questions. Out: their answers, in the same order. The lines are cut into batches by their number and size alone,
-and a batch is named after its `Run` and its place, so that a second call with the same run finds what the first has
-submitted, done or not. The next batch is submitted while the one before it is read. Raises `PreceptorError`,
-`StrictError`, `BatchCutShortError`. Waits for: room at the service, results.
+In: questions. Out: their answers, in the same order. A batch is named after its `Run` and its lines, so that a second
+call finds what the first has submitted, done or not. The next batch is submitted while the one before it is read.
+Raises `PreceptorError`, `StrictError`, `OutputError`, `BatchCutShortError`. Waits for: room at the service, results.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Self
 
 from preceptor_client.bulk.direct import Patience
+from preceptor_client.bulk.output import OutputError
 from preceptor_client.bulk.questions import Answered, Parse, Question, request_of
 from preceptor_client.contract import JudgeRequest, JudgeResponse, Problem
 from preceptor_client.sdk import AsyncPreceptorClient
@@ -30,24 +31,29 @@ class BatchCutShortError(Exception):
     """A batch ended without all its results."""
 
 
-@dataclass(frozen=True)
 class Run:
     """One piece of bulk work, over as many calls as it takes. It is remembered in a file beside the output."""
 
-    name: str
-    _path: Path | None = None
+    def __init__(self, output: Path | None, *, anew: bool = False) -> None:
+        """The run that `output` belongs to, or a new one."""
+        self.name = f"bulk-{uuid.uuid4().hex}"
+        self.first_line: int | None = None
+        """Where its first batch begins, once there is one."""
+        self._path = None if output is None else output.with_name(output.name + ".batches")
+        if self._path is None or anew or not self._path.exists():
+            return
+        try:
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+            self.name, self.first_line = str(known["run"]), int(known["first_line"])
+        except (ValueError, KeyError, TypeError):
+            raise OutputError(f"{self._path} is damaged: remove it, what is not in {output} is judged again") from None
 
-    @classmethod
-    def beside(cls, output: Path | None, *, anew: bool) -> Self:
-        """The run that the output belongs to, or a new one."""
-        name = f"bulk-{uuid.uuid4().hex}"
-        if output is None:
-            return cls(name)
-        path = output.with_name(output.name + ".batches")
-        if not anew and path.exists():
-            return cls(path.read_text(encoding="ascii").strip(), path)
-        path.write_text(name + "\n", encoding="ascii")
-        return cls(name, path)
+    def begin(self, line: int) -> None:
+        """The first batch begins with `line`."""
+        self.first_line = line
+        if self._path is not None:
+            text = json.dumps({"run": self.name, "first_line": line})
+            self._path.write_text(text + "\n", encoding="utf-8")
 
     def over(self) -> None:
         """Everything is answered."""
@@ -69,12 +75,11 @@ async def answers(
 
     async def submit() -> None:
         try:
-            number = 0
-            async for group in _groups(questions):
-                number += 1
+            async for group in _groups(questions, run):
                 if all(question.done for question in group):
                     continue
-                batch = _Submitted(f"{run.name}-{number}", group, [request_of(q, parse, strict=strict) for q in group])
+                asked = [request_of(question, parse, strict=strict) for question in group]
+                batch = _Submitted(_name(run, group), group, asked)
                 if batch.requests:
                     await patience(partial(client.submit_batch, batch.requests, batch_id=batch.name))
                 await submitted.put(batch)
@@ -130,10 +135,15 @@ async def _answers(batch: _Submitted, client: AsyncPreceptorClient) -> AsyncIter
                 yield Answered(question, answer)
 
 
-async def _groups(questions: AsyncIterator[Question]) -> AsyncIterator[list[Question]]:
+async def _groups(questions: AsyncIterator[Question], run: Run) -> AsyncIterator[list[Question]]:
+    """The questions of the run, cut by number and size alone: each call of a run finds the same groups."""
     group: list[Question] = []
     size = 0
     async for question in questions:
+        if run.first_line is None and not question.done:
+            run.begin(question.line.number)
+        if run.first_line is None or question.line.number < run.first_line:
+            continue
         group.append(question)
         size += len(question.line.text or b"")
         if len(group) == BATCH_LINES or size >= _BATCH_BYTES:
@@ -141,3 +151,8 @@ async def _groups(questions: AsyncIterator[Question]) -> AsyncIterator[list[Ques
             group, size = [], 0
     if group:
         yield group
+
+
+def _name(run: Run, group: Sequence[Question]) -> str:
+    digest = hashlib.sha256("".join(question.digest for question in group).encode()).hexdigest()
+    return f"{run.name}-{group[0].line.number}-{digest[:8]}"

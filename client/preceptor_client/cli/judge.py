@@ -150,7 +150,7 @@ def judge(
         async with AsyncPreceptorClient(settings=settings) as client:
             waiting = direct.Patience(patience)
             if batch:
-                run = batched.Run.beside(output, anew=overwrite)
+                run = batched.Run(output, anew=overwrite)
                 stream = batched.answers(questions, parse, client, run, patience=waiting, strict=strict)
             else:
                 stream = direct.answers(

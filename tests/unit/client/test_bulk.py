@@ -292,10 +292,19 @@ async def test_an_input_that_fails_ends_it_after_the_answers_before() -> None:
 
 def test_a_run_is_remembered_until_it_is_over(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
-    run = batched.Run.beside(output, anew=False)
-    assert batched.Run.beside(output, anew=False) == run
-    other = batched.Run.beside(output, anew=True)
-    assert other.name != run.name
-    other.over()
-    assert batched.Run.beside(output, anew=False).name not in (run.name, other.name)
-    assert batched.Run.beside(None, anew=False).name.startswith("bulk-")
+    run = batched.Run(output)
+    assert run.first_line is None
+    run.begin(17)
+    again = batched.Run(output)
+    assert (again.name, again.first_line) == (run.name, 17)
+    assert batched.Run(output, anew=True).name != run.name
+    again.over()
+    assert batched.Run(output).name != run.name
+    batched.Run(None).begin(1)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_run_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl.batches").write_text("{")
+    with pytest.raises(OutputError, match=r"out\.jsonl\.batches is damaged: remove it"):
+        batched.Run(tmp_path / "out.jsonl")
