@@ -209,7 +209,8 @@ class BatchSettings(Settings):
     """How long after a process died others take over what it was judging."""
     ttl_s: Annotated[int, Field(ge=60)] = 3 * 24 * 3600
     """How long a batch is kept after it was submitted."""
-    max_body_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024 * 1024
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    """A batch's own limit. While a body is parsed everybody waits: about a second for this much."""
     max_waiting: Annotated[int, Field(ge=1)] = 100_000
     """Items without a result, over all batches, above which a new batch is told to come back later."""
 

@@ -24,7 +24,7 @@ from preceptor_client.contract import JudgeRequest, JudgeResponse, Problem
 from preceptor_client.sdk import AsyncPreceptorClient
 
 BATCH_LINES = 500
-_BATCH_BYTES = 16 * 1024 * 1024
+_BATCH_BYTES = 8 * 1024 * 1024
 
 
 class BatchCutShortError(Exception):
