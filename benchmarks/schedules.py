@@ -3,9 +3,10 @@
     preceptor bench schedules --json --cohorts 2000
 
 No service and no model: a judge is a table of answers, one for each of the comparisons that all pairs in both orders
-ask, drawn for a cohort whose true order is known. Three kinds: `flips` errs at one rate whatever it compares, `gaps`
-errs more the closer two texts are (at the same rate on average), `places` prefers the text shown first in every fifth
-answer and else errs as `flips`; the last two on a quarter of the cohorts, for all pairs and adaptive alone. A schedule's pick is the text of highest, or lowest, score; equals are drawn by lot.
+ask, drawn for a cohort whose true order is known. Three kinds: `flips` errs at one rate whatever it compares; `gaps`
+errs more the closer two texts are, at the same rate on average; `places` prefers the text shown first in every fifth
+answer, and else errs as `flips`. The last two have a quarter of the cohorts, and only all pairs and adaptive. A
+schedule's pick is the text of highest, or lowest, score; equals are drawn by lot.
 
 `best_agreement`, `worst_agreement`, `both_agreement`: how often the pick is that of all pairs of the same run of the
 judge; `..._second_run`: of a second run with errors of its own, which is also what `self_agreement_all_pairs` compares
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from math import ceil, exp, sqrt
 from random import Random
+from typing import Any
 
 from preceptor_client.contract import Order, ScheduleName
 from preceptor_services.schedules import Standing, tournament
@@ -178,7 +180,7 @@ def tasks(cohorts: int, candidates: int, parts: int) -> list[Task]:
     return found
 
 
-def report(sums: Mapping[tuple[str, float], Mapping[Contender, Sums]]) -> list[dict[str, object]]:
+def report(sums: Mapping[tuple[str, float], Mapping[Contender, Sums]]) -> list[dict[str, Any]]:
     """One row for every judge, flip rate and contender."""
     return [
         {
@@ -202,7 +204,7 @@ def report(sums: Mapping[tuple[str, float], Mapping[Contender, Sums]]) -> list[d
     ]
 
 
-def table(rows: Sequence[dict[str, object]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows for the eye."""
     lines = [
         f"{'':37}same run:               second run:       all pairs with itself:\n"
@@ -210,7 +212,6 @@ def table(rows: Sequence[dict[str, object]]) -> str:
     ]
     for row in rows:
         own = row["self_agreement_all_pairs"]
-        assert isinstance(own, dict)
         lines.append(
             "{judge:6} {flip_rate:.2f}  {schedule:9} {order:6} {calls:6.1f} {ms:4.1f} {best_agreement:.3f} "
             "{worst_agreement:.3f} {both_agreement:.3f}  {best_agreement_second_run:.3f} "
@@ -238,8 +239,8 @@ def main() -> None:
     with ProcessPoolExecutor() as pool:
         for task, part in zip(work, pool.map(measure, work), strict=True):
             of_judge = sums.setdefault((task.judge, task.flip_rate), {})
-            for contender, figures in part.items():
-                of_judge.setdefault(contender, Sums.empty()).merge(figures)
+            for contender, found in part.items():
+                of_judge.setdefault(contender, Sums.empty()).merge(found)
     rows = report(sums)
     if not options.json:
         print(table(rows), file=sys.stderr)

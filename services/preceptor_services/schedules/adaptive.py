@@ -15,12 +15,14 @@ from math import ceil
 import numpy as np
 
 from preceptor_client.contract import Order
+from preceptor_services.schedules.beliefs import Floats
 from preceptor_services.schedules.fixed import ring_pairs
 from preceptor_services.schedules.tournament import Pair, Tournament, orders
 
 _ROUNDS = 6
 """The ring, and five that follow it: more and smaller rounds find no more."""
-_DECIDED = 0.99
+_DECIDED = 0.98
+"""The probability of being better, or worse, than each of the others that settles it."""
 
 
 class Adaptive(Tournament):
@@ -28,10 +30,9 @@ class Adaptive(Tournament):
 
     def __init__(self, copies: Sequence[int], *, order: Order, seed: int, budget: int | None = None) -> None:
         super().__init__(copies, order=order, seed=seed)
-        calls = default_budget(self.count, order) if budget is None else budget
-        if calls < orders(order):
-            raise ValueError(f"budget: {calls} comparisons are not enough for one pair")
-        self._left = calls // orders(order)
+        if budget is not None and budget < orders(order):
+            raise ValueError(f"budget: {budget} comparisons are not enough for one pair")
+        self._left = (default_budget(self.count, order) if budget is None else budget) // orders(order)
         self._rounds_left = _ROUNDS
 
     def next_pairs(self) -> list[Pair]:
@@ -48,11 +49,16 @@ class Adaptive(Tournament):
 
     def _doubtful(self, most: int) -> list[Pair]:
         beliefs = self.beliefs()
-        if min(beliefs.best.max(), beliefs.worst.max()) >= _DECIDED:
+        if _decided(beliefs.better, beliefs.best) and _decided(beliefs.better.T, beliefs.worst):
             return []
         value = np.outer(beliefs.best, beliefs.best) + np.outer(beliefs.worst, beliefs.worst)
         open_pairs = [pair for pair in combinations(range(self.count), 2) if not self.met(*pair)]
         return sorted(open_pairs, key=lambda pair: -value[pair])[:most]
+
+
+def _decided(ahead: Floats, first: Floats) -> bool:
+    """Whether the text likeliest to be the first is ahead of each of the others."""
+    return bool(np.delete(ahead[(leader := first.argmax())], leader).min() >= _DECIDED)
 
 
 def default_budget(count: int, order: Order) -> int:

@@ -141,9 +141,9 @@ def _rate(wrong: float, right: float) -> float:
 
 def _normalised(logs: Floats) -> Floats:
     """Rows of logarithms as rows of probabilities."""
-    values = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
-    total: Floats = values.sum(axis=1, keepdims=True)
-    return values / total
+    values: Floats = np.exp(logs - logs.max(axis=1, keepdims=True, initial=-np.inf))
+    values /= values.sum(axis=1, keepdims=True)
+    return values
 
 
 def _below(places: Floats) -> Floats:
