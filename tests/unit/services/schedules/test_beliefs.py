@@ -28,7 +28,8 @@ def exactly(count: int, answers: dict[tuple[int, int], float], errors: tuple[flo
             error = errors[0] if order.index(first) < order.index(second) else errors[1]
             weight *= 1 - error if right else error
         weights[order[0]] += weight
-    return weights / weights.sum()
+    weights /= weights.sum()
+    return weights
 
 
 @given(answered())
