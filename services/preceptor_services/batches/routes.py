@@ -14,8 +14,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import RedisError
 
 from preceptor_client.contract import API_VERSION, Batch, BatchRequest, BatchResult, BatchState, Identifier
 from preceptor_services.batches.store import BatchesFullError, BatchReusedError, BatchStore, UnknownBatchError
@@ -122,8 +121,8 @@ def batches_router(store: BatchStore | None) -> APIRouter:
             ended = await store.status(owner, batch.id)
             if ended.state is not BatchState.RUNNING:
                 yield ServerSentEvent(event="done", data=ended)
-        except (UnknownBatchError, RedisConnectionError, RedisTimeoutError):
-            return  # it expired, or Redis is away: who comes back is told
+        except (UnknownBatchError, RedisError):
+            return  # it expired, or Redis cannot be used: who comes back is told
 
     @router.post("/{batch_id}/cancel", responses=problem_docs(404, 422, 503), summary="Stop a batch")
     async def cancel(request: Request, batch: Batch = Depends(found), store: BatchStore = Depends(the_store)) -> Batch:
@@ -151,5 +150,7 @@ def _problems() -> Iterator[None]:
         raise ProblemError(409, str(error)) from None
     except BatchesFullError as error:
         raise ProblemError(503, str(error), retry_after_s=_RETRY_AFTER_FULL_S) from None
-    except (RedisConnectionError, RedisTimeoutError) as error:
-        raise ProblemError(503, f"the batches' Redis is away: {error}", retry_after_s=_RETRY_AFTER_AWAY_S) from None
+    except RedisError as error:
+        raise ProblemError(
+            503, f"the batches' Redis cannot be used: {error}", retry_after_s=_RETRY_AFTER_AWAY_S
+        ) from None

@@ -22,9 +22,7 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from pydantic import ValidationError
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from preceptor_client.config import describe
 from preceptor_client.contract import BatchResult, JudgeRequest, JudgeResponse, Problem
@@ -144,13 +142,13 @@ class BatchRunner:
                 await self._store.release(items)
 
     async def _riding_through(self, call: Callable[[], Awaitable[ResultT]]) -> ResultT:
-        """The result of `call`, repeated while Redis is away."""
+        """The result of `call`, repeated while Redis cannot be used."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 return await call()
-            except (RedisConnectionError, RedisTimeoutError) as error:
-                log.warning("the batches' Redis is away (%s), trying again in %.1f s", error, pause_s)
+            except RedisError as error:  # away, full or read-only: all of them pass, and no item is lost meanwhile
+                log.warning("the batches' Redis cannot be used (%s), trying again in %.1f s", error, pause_s)
             self._metrics.queue_errors.inc()
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)

@@ -22,6 +22,7 @@ from preceptor_services.batches.routes import batches_router
 from preceptor_services.batches.runner import BatchRunner
 from preceptor_services.batches.store import BatchStore
 from preceptor_services.keys import ANONYMOUS
+from preceptor_services.logs import log_texts
 from preceptor_services.priority import Priority
 from preceptor_services.settings import ServiceSettings
 
@@ -79,5 +80,6 @@ class Batches:
     async def _judge(self, request: JudgeRequest, owner: str) -> JudgeResponse:
         caller = (self._access.keys and self._access.keys.named(owner)) or ANONYMOUS
         response = await self._parts.judge.judge(request, priority=max(Priority.BULK, caller.priority))
+        log_texts(request, response)
         await self._access.charge(caller, response.usage.prompt_tokens + response.usage.completion_tokens)
         return response

@@ -225,7 +225,7 @@ def test_a_redis_that_is_away_is_a_problem_with_a_time_to_come_back(settings: Se
     with served(judge_app(with_teacher(settings.model_copy(update={"store": away}), teacher))) as url:
         reply = httpx.get(f"{url}/v1/batches/b", timeout=30)
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "2")
-    assert "Redis is away" in reply.json()["detail"]
+    assert "Redis cannot be used" in reply.json()["detail"]
 
 
 def test_a_batch_is_its_callers_alone(settings: ServiceSettings, teacher: str, tmp_path: Path, gate: Gate) -> None:
