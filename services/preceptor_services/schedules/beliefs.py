@@ -7,8 +7,8 @@ text is shown first, and with another when it is shown second, so a liking for a
 rates are fitted along, from a weak prior. A tie says nothing of the order.
 In: the answers to any part of the comparisons. Out: `Beliefs`. Guarantees: numbers in [0, 1] for any answers, a fixed
 number of steps, the same result for the same answers. Method: belief propagation over the graph of compared pairs, a
-text's place being one of some tens of levels; exact on a graph without cycles, and as good as the exact posterior for
-choosing pairs at the sizes measured (docs/schedules.md).
+text's place being one of some tens of levels. It is approximate: who is best or worst is reckoned as if the texts'
+places did not depend on one another, which understates how sure that is. docs/schedules.md has what it finds.
 """
 
 from __future__ import annotations
