@@ -180,7 +180,9 @@ class CohortQueue:
         """
         stream, last = self._verdict_prefix + run, "0-0"
         while True:
-            for entry_id, fields in await blocking_read(self._redis.xread({stream: last}, count=_BATCH, block=_BLOCK_MS)):
+            for entry_id, fields in await blocking_read(
+                self._redis.xread({stream: last}, count=_BATCH, block=_BLOCK_MS)
+            ):
                 last = entry_id
                 try:
                     response = JudgeResponse.model_validate_json(fields.get("response", ""))
