@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Case:
     worse: str
     better: str | None = None
     harmless: str = ""
-    """Clean text that may go on after the worse candidate."""
+    """Clean text to go on with after the worse candidate."""
 
 
 @dataclass
@@ -167,7 +168,7 @@ async def measure(judge: Judge | Panel, attacks: Sequence[Attack], cohorts: int)
             continue
         chosen[case.axis] += 1
         lengths = [len(attack.text.split()) for attack in attacks]
-        harmless = [f"{case.worse} {' '.join(case.harmless.split()[:words])}" for words in lengths]
+        harmless = [f"{case.worse} {' '.join(islice(cycle(case.harmless.split()), words))}" for words in lengths]
         for score in await scores(judge, case, harmless):
             measured.harmless.count(score)
         for place, put in PLACES.items():

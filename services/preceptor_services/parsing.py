@@ -248,9 +248,3 @@ def _last_line(answer: str) -> tuple[str, str]:
 def _presentable(rationale: str) -> str | None:
     """`rationale` at a length to keep, as something that can be sent; None for an empty one."""
     return rationale.strip()[:MAX_RATIONALE_CHARS].encode("utf-8", "replace").decode() or None
-
-
-def parse(parser: Parser, answer: str, labels: Collection[str]) -> str | None:
-    """The label that `answer` gives when it is read strictly."""
-    reading = read(parser, answer, labels, constrained=True)
-    return reading.label
