@@ -18,6 +18,7 @@ from preceptor_services.metrics import Metrics
 from preceptor_services.rubrics import RubricBook, load_rubrics
 from preceptor_services.settings import FIRST, EngineSettings, ServiceSettings
 
+
 class Engines:
     """The readiness of one engine, or of as many of a panel's as it needs."""
 

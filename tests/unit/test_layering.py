@@ -46,7 +46,7 @@ def sources() -> list[Path]:
 
 def test_the_sources_are_there_and_their_imports_are_read() -> None:
     assert len(sources()) > 30
-    assert "preceptor_client.contract" in set(imports(PACKAGES["preceptor_services"] / "judging.py"))
+    assert "preceptor_client.contract" in set(imports(PACKAGES["preceptor_services"] / "judging" / "judge.py"))
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -11,7 +11,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from preceptor_client.contract.base import MAX_VOTES, AxisName, Count, Deadline, Identifier, Message, Share, Usage
+from preceptor_client.contract.base import (
+    MAX_CANDIDATES,
+    MAX_VOTES,
+    AxisName,
+    Count,
+    Deadline,
+    Identifier,
+    Message,
+    Share,
+    Usage,
+)
 from preceptor_client.contract.cohort import Axis, Cohort
 from preceptor_client.contract.composition import Composite, Composition
 from preceptor_client.contract.rubric import RubricName, RubricSpec
@@ -59,7 +69,7 @@ class Sampling(Message):
     votes: Annotated[int, Field(strict=True, ge=1, le=MAX_VOTES)] = 1
     temperature: Annotated[float, Field(strict=True, ge=0.0, le=2.0)] = 0.0
     top_p: Annotated[float, Field(strict=True, gt=0.0, le=1.0)] = 1.0
-    seed: Annotated[int, Field(strict=True)] | None = None
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] | None = None
 
     @model_validator(mode="after")
     def _several_votes_need_a_temperature(self) -> Self:
@@ -82,7 +92,9 @@ class JudgeRequest(Message):
     schedule: ScheduleName | None = None
     """For pairwise rubrics."""
     order: Order | None = None
-    """For pairwise rubrics."""
+    """For pairwise rubrics; listwise ones show all candidates in one order more, or in one by lot."""
+    budget: Annotated[int, Field(strict=True, ge=2, le=MAX_CANDIDATES * MAX_CANDIDATES)] | None = None
+    """Questions that the adaptive schedule may ask per axis; a quarter of all pairs' if left out."""
     sampling: Sampling | None = None
     composition: Composition | None = None
     """Adds a composite score per candidate to the answer."""

@@ -112,7 +112,12 @@ class Judge:
         ]
         judgements = await asyncio.gather(
             *(
-                judge_axis(asker.rubric, texts, Pairing(schedule, order, _seed(request, asker.rubric)), asker)
+                judge_axis(
+                    asker.rubric,
+                    texts,
+                    Pairing(schedule, order, _seed(request, asker.rubric), request.budget),
+                    asker,
+                )
                 for asker in askers
             )
         )

@@ -46,6 +46,7 @@ class Pairing:
     schedule: ScheduleName
     order: Order
     seed: int
+    budget: int | None = None
 
 
 async def judge_axis(rubric: Rubric, texts: Texts, pairing: Pairing, ask: Ask) -> Judgement:
@@ -76,7 +77,9 @@ def _graded(rubric: Rubric, heard: Heard) -> Finding:
 
 
 async def _pairwise(rubric: Rubric, texts: Texts, pairing: Pairing, ask: Ask) -> Judgement:
-    contest = tournament(pairing.schedule, texts.copies, order=pairing.order, seed=pairing.seed, pivot=texts.pivot)
+    contest = tournament(
+        pairing.schedule, texts.copies, order=pairing.order, seed=pairing.seed, pivot=texts.pivot, budget=pairing.budget
+    )
     comparisons: list[Comparison] = []
     error: str | None = None
     while pairs := contest.next_round():

@@ -277,6 +277,13 @@ async def test_the_schedule_and_order_asked_for_are_used_and_recorded(
     assert best.candidate_id == "c0"
 
 
+async def test_a_budget_bounds_the_adaptive_schedule(open_judge: OpenJudge, faulty_server: type) -> None:
+    judge = await open_judge(faulty_server())
+    texts = ["good", *(f"bad {number}" for number in range(7))]
+    wanted = request(*texts, axes=["quality"], schedule="adaptive", budget=9)
+    assert (await judge.judge(wanted)).usage.calls == 8
+
+
 async def test_the_original_is_the_pivot(open_judge: OpenJudge, faulty_server: type) -> None:
     judge = await open_judge(faulty_server())
     candidates = [{"id": f"c{number}", "text": f"bad {number}"} for number in range(4)]

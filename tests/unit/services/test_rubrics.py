@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from preceptor_services.rubrics import PACKAGED, RubricError, load_rubrics
+from preceptor_client.rubrics import RubricError
+from preceptor_services.rubrics import PACKAGED, load_rubrics
 
 
 @pytest.fixture

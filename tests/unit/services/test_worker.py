@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from preceptor_client.contract import Candidate, Cohort, JudgeRequest, JudgeResponse, JudgeTask, Status
 from preceptor_client.queue import CohortQueue, connect
 from preceptor_client.stack import Stack, redis_part
+from preceptor_services.assembly import Engines
 from preceptor_services.engine import Engine
 from preceptor_services.judging import Judge
 from preceptor_services.metrics import Metrics
@@ -54,7 +55,7 @@ async def working(
 ) -> AsyncIterator[Callable[[], Coroutine[None, None, None]]]:
     """A worker at work; what is yielded stops it and waits for its end."""
     judge = Judge(engine, load_rubrics(rubrics), JudgingSettings(), metrics)
-    worker = Worker(queue, judge, engine, metrics, concurrency=concurrency, deadline_s=30)
+    worker = Worker(queue, judge, Engines([engine], 1), metrics, concurrency=concurrency, deadline_s=30)
     stop = asyncio.Event()
     running = asyncio.create_task(worker.run(stop))
 
