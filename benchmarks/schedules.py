@@ -48,6 +48,8 @@ class Contender:
 
     schedule: ScheduleName
     order: Order
+    budget: int | None = None
+    """Of the adaptive schedule, in questions; its own if None."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,12 @@ def played(contender: Contender, answers: Answers, candidates: int, dice: Random
     true_place = dice.sample(range(candidates), candidates)
     began = time.process_time()
     contest = tournament(
-        contender.schedule, [1] * candidates, order=contender.order, seed=dice.getrandbits(32), pivot=0
+        contender.schedule,
+        [1] * candidates,
+        order=contender.order,
+        seed=dice.getrandbits(32),
+        pivot=0,
+        budget=contender.budget,
     )
     rounds = 0
     while asked := contest.next_round():
@@ -167,9 +174,9 @@ def agreement(one: Pick, other: Pick) -> dict[str, float]:
     return {"best": float(best), "worst": float(worst), "both": float(best and worst)}
 
 
-def tasks(cohorts: int, candidates: int, parts: int) -> list[Task]:
+def tasks(cohorts: int, candidates: int, parts: int, budget: int | None = None) -> list[Task]:
     """The whole benchmark, every judge's cohorts in `parts`."""
-    adaptive = tuple(Contender(ScheduleName.ADAPTIVE, order) for order in Order)
+    adaptive = tuple(Contender(ScheduleName.ADAPTIVE, order, budget) for order in Order)
     everyone = tuple(Contender(schedule, Order.BOTH) for schedule in ScheduleName if schedule != ScheduleName.ADAPTIVE)
     found = []
     for judge, rate in product(("flips", "gaps", "places"), FLIP_RATES):
@@ -229,13 +236,14 @@ def main() -> None:
     )
     parser.add_argument("--cohorts", type=int, default=2000, help="simulated cohorts for each judge and flip rate")
     parser.add_argument("--candidates", type=int, default=16, help="candidates a cohort, all different")
+    parser.add_argument("--budget", type=int, help="questions for adaptive (default: a quarter of all pairs')")
     parser.add_argument("--json", action="store_true", help="only the JSON object, no table")
     options = parser.parse_args()
-    if options.cohorts < 1 or options.candidates < 2:
-        parser.error("--cohorts must be at least 1, --candidates at least 2")
+    if options.cohorts < 1 or options.candidates < 2 or (options.budget is not None and options.budget < 2):
+        parser.error("--cohorts must be at least 1, --candidates and --budget at least 2")
     began = time.perf_counter()
     sums: dict[tuple[str, float], dict[Contender, Sums]] = {}
-    work = tasks(options.cohorts, options.candidates, parts=8)
+    work = tasks(options.cohorts, options.candidates, parts=8, budget=options.budget)
     with ProcessPoolExecutor() as pool:
         for task, part in zip(work, pool.map(measure, work), strict=True):
             of_judge = sums.setdefault((task.judge, task.flip_rate), {})
@@ -249,6 +257,7 @@ def main() -> None:
         "cpus": os.cpu_count(),
         "cohorts": options.cohorts,
         "candidates": options.candidates,
+        "budget": options.budget,
         "seeds": f"0..{options.cohorts - 1}",
         "regret_unit": "places in the true order, mean of best and worst",
         "elapsed_s": round(time.perf_counter() - began, 1),

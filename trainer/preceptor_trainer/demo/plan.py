@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from preceptor_client.contract import RepetitionGate
 from preceptor_trainer.config import (
     DataConfig,
     JudgeConfig,
@@ -89,6 +90,10 @@ def baseline(folder: DemoFolder, size: DemoSize, *, seed: int, threads: int) -> 
     )
 
 
+SAYS_NOTHING_TWICE = RepetitionGate(ngram=2, max_share=0.2, prefix=True)
+"""The nano judge is blind to repetition. No clean document of the nano world fails this."""
+
+
 def sip(
     folder: DemoFolder, size: DemoSize, *, seed: int, threads: int, redis_url: str, rewrite_url: str
 ) -> TrainConfig:
@@ -100,7 +105,11 @@ def sip(
             "pool": PoolConfig(original=True, rewrite=True, rollouts=size.rollouts),
             "objective": ObjectiveConfig(name="dpo", beta=0.1, nll_weight=0.2),
             # Within a pool a win rate spans about half of what the pointwise axes do.
-            "judge": JudgeConfig(redis_url=redis_url, axes={"quality": 2.0, "safety": 1.0, "factuality": 1.0}),
+            "judge": JudgeConfig(
+                redis_url=redis_url,
+                axes={"quality": 2.0, "safety": 1.0, "factuality": 1.0},
+                gates=(SAYS_NOTHING_TWICE,),
+            ),
             "rewrite": RewriteConfig(url=rewrite_url),
             "staleness": StalenessConfig(limit=1),
         }
