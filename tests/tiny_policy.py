@@ -9,6 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from preceptor_trainer.nano.tokenizer import policy_tokenizer
+
 WORDS = ["<unk>", "<eos>", *(f"w{number}" for number in range(2, 60))]
 
 
@@ -52,3 +54,18 @@ def save_policy(directory: Path, *, seed: int = 0, scale: float = 0.2, eos: bool
     tiny_llama(seed, scale=scale).save_pretrained(directory)
     word_tokenizer(eos=eos).save_pretrained(directory)
     return directory
+
+
+def nano_policy() -> tuple[Any, Any]:
+    """A model of the nano world's words with random weights, and its tokenizer."""
+    tokenizer: Any = policy_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config), tokenizer

@@ -12,14 +12,13 @@ import lm_eval
 import pytest
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from preceptor_client.contract import Status
 from preceptor_client.stack import Stack, judge_part
 from preceptor_client.testing import FakePreceptor, score_by_hash
 from preceptor_trainer.nano.text import CLEAN, document, text
-from preceptor_trainer.nano.tokenizer import policy_tokenizer
 from preceptor_trainer.nano.world import World
+from tiny_policy import nano_policy
 
 if TYPE_CHECKING:
     from conftest import TeacherServer
@@ -50,18 +49,7 @@ def tasks(tmp_path: Path) -> Path:
 
 
 def evaluate(tasks: Path) -> dict[str, Any]:
-    tokenizer = policy_tokenizer()
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=1,
-            num_attention_heads=1,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    model, tokenizer = nano_policy()
     found = lm_eval.simple_evaluate(
         model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, device="cpu", max_length=64),
         tasks=["judged_qa"],

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from datasets import Dataset
-from transformers import LlamaConfig, LlamaForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
 from preceptor_client import ClientSettings
@@ -20,8 +19,8 @@ from preceptor_client.contract import Status
 from preceptor_client.stack import Stack, judge_part
 from preceptor_client.testing import FakePreceptor, score_by_hash
 from preceptor_trainer.nano.text import CLEAN, Rates, continuation, document, text
-from preceptor_trainer.nano.tokenizer import policy_tokenizer
 from preceptor_trainer.nano.world import World
+from tiny_policy import nano_policy
 
 if TYPE_CHECKING:
     from conftest import TeacherServer
@@ -56,19 +55,10 @@ def windows(count: int) -> Dataset:
 
 def policy() -> tuple[Any, Any]:
     """A model with random weights, and its tokenizer."""
-    tokenizer = policy_tokenizer()
+    model, tokenizer = nano_policy()
     tokenizer.padding_side = "left"
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return LlamaForCausalLM(config), tokenizer
+    return model, tokenizer
 
 
 def train(directory: Path, *rewards: Any) -> list[dict[str, float]]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import AddedToken
 
+from byte_model import CHAT_TEMPLATE, byte_llama, byte_tokenizer
 from preceptor_client.stack import Stack, vllm_part
 from preceptor_services.engine import Answer, Engine, Generation, Prompt
 from preceptor_services.metrics import Metrics
@@ -20,10 +20,6 @@ from preceptor_services.settings import EngineSettings
 
 pytestmark = pytest.mark.slow
 THOUGHT_TOKENS = 30
-CHAT_TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "<|im_start|>assistant\n<think>\n"
-)
 VERDICT = Generation("chat", max_tokens=300, n=2, temperature=1.0, seed=3, labels=("safe", "unsafe"), constraint="json")
 
 
@@ -31,40 +27,19 @@ VERDICT = Generation("chat", max_tokens=300, n=2, temperature=1.0, seed=3, label
 def thinker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama whose next token never depends on the ones before."""
     folder = tmp_path_factory.mktemp("thinker")
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({sign: index for index, sign in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        additional_special_tokens=["<|im_start|>"],
-        chat_template=CHAT_TEMPLATE,
-    )
-    fast.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in ("<think>", "</think>")])
-    config = LlamaConfig(
-        vocab_size=len(fast),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        eos_token_id=fast.eos_token_id,
-        bos_token_id=None,
-        tie_word_embeddings=False,
-    )
-    chances = torch.full((len(fast),), 1e-30)
-    chances[fast.convert_tokens_to_ids(list('abcdefgh"'))] = 1.0
-    model = LlamaForCausalLM(config)
+    tokenizer = byte_tokenizer(CHAT_TEMPLATE + "<think>\n")
+    tokenizer.add_tokens([AddedToken(mark, special=False, normalized=False) for mark in ("<think>", "</think>")])
+    chances = torch.full((len(tokenizer),), 1e-30)
+    chances[tokenizer.convert_tokens_to_ids(list('abcdefgh"'))] = 1.0
+    model = byte_llama(tokenizer, positions=2048, tie_word_embeddings=False)
     with torch.no_grad():  # every state is the same: one large number, which the head turns into the chances
         model.model.embed_tokens.weight.zero_()[:, 0] = 1.0
         for layer in model.model.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
-        model.lm_head.weight.zero_()[:, 0] = torch.log(chances) / config.hidden_size**0.5
+        model.lm_head.weight.zero_()[:, 0] = torch.log(chances) / model.config.hidden_size**0.5
     model.save_pretrained(folder)
-    fast.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
