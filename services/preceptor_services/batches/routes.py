@@ -25,6 +25,13 @@ _RETRY_AFTER_FULL_S = 15
 _RETRY_AFTER_AWAY_S = 2
 _MOST_RESULTS = 1_000_000
 
+
+class _Lines(StreamingResponse):
+    """One JSON document a line."""
+
+    media_type = "application/x-ndjson"
+
+
 BatchId = Annotated[Identifier, Path(description="The batch's id, as its submission answered it.")]
 Number = Annotated[int, Query(ge=0, le=_MOST_RESULTS, description="Only results after this many.")]
 LastEventId = Annotated[
@@ -79,12 +86,9 @@ def batches_router(store: BatchStore | None) -> APIRouter:
 
     @router.get(
         "/{batch_id}/results",
-        response_class=StreamingResponse,
+        response_class=_Lines,
         responses={
-            200: {
-                "description": "One `BatchResult` a line.",
-                "content": {"application/x-ndjson": {"schema": BatchResult.model_json_schema()}},
-            },
+            200: {"description": "One `BatchResult` a line.", "model": BatchResult},
             **problem_docs(404, 422, 503),
         },
         summary="The results there are",
@@ -94,10 +98,10 @@ def batches_router(store: BatchStore | None) -> APIRouter:
         batch: Batch = Depends(found),
         store: BatchStore = Depends(the_store),
         after: Number = 0,
-    ) -> StreamingResponse:
+    ) -> _Lines:
         """In the order in which they became ready; each names the place of its item in the batch."""
         numbered = store.results_after(_owner(request), batch.id, after)
-        return StreamingResponse((each.result + "\n" async for each in numbered), media_type="application/x-ndjson")
+        return _Lines(each.result + "\n" async for each in numbered)
 
     @router.get(
         "/{batch_id}/events",
