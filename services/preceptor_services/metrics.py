@@ -98,7 +98,7 @@ class Metrics:
         )
         self.cache_lookups = Counter(
             "preceptor_verdict_cache_lookups",
-            "Questions looked up in the verdict cache: hit, miss, or bypassed by the request.",
+            "Questions looked up in the verdict cache: hit or miss.",
             ["result"],
             registry=registry,
         )
