@@ -88,3 +88,15 @@ def test_lines_of_a_text_are_found_where_they_stand(file: Path, tmp_path: Path) 
     (tmp_path / "p.jinja").write_text("one\ntwo {{ candidate }}")
     file.write_text(BREVITY.replace("prompt: |\n  Is this short?\n  {{ candidate }}", "prompt_file: p.jinja"))
     assert read_spec(file, RubricSpec).where("prompt", 2) == f"{tmp_path / 'p.jinja'}:2"
+
+
+def test_the_example_of_the_page_on_rubrics_holds_and_so_does_its_error(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "rubrics.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    path = tmp_path / "brevity.yaml"
+    path.write_text(example)
+    assert load_rubric(path).axis == "brevity"
+    path.write_text(example.replace("wordy: 0", "wordy: 7"))
+    with pytest.raises(RubricError) as raised:
+        load_rubric(path)
+    assert str(raised.value).removeprefix(f"{tmp_path}/") in page
