@@ -137,6 +137,8 @@ def vllm_part(
     else:
         # Without a fixed cache size vLLM asks for more memory than a small machine has; compiling is slow to start.
         command += ["--dtype", "float32", "--enforce-eager", "--kv-cache-memory-bytes", str(256 * 1024**2)]
+        # Prefixes are shared by whole blocks, and the CPU's default of 128 tokens is longer than many a prefix.
+        command += ["--block-size", "32"]
         # A request with a seed ends the CPU engine when a part of its prompt is prefilled by itself.
         command += ["--no-enable-chunked-prefill"]
         settings["TORCH_COMPILE_DISABLE"] = "1"
