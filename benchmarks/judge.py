@@ -90,7 +90,7 @@ def report(tally: Tally, elapsed: float, concurrency: int, candidates: int) -> d
         "cohorts_per_s": round(len(latencies) / elapsed, 2),
         "verdicts_per_s": round(verdicts / elapsed, 1),
         "questions_per_s": round(tally.usage.calls / elapsed, 1),
-        "tokens_per_s": round((tally.usage.prompt_tokens + tally.usage.completion_tokens) / elapsed),
+        "tokens_per_s": round(tally.usage.tokens / elapsed),
         "latency_s": {
             "p50": round(statistics.median(latencies), 4),
             "p95": round(latencies[int(0.95 * (len(latencies) - 1))], 4),

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import yaml
 
-from preceptor_client.contract import Candidate, Cohort, Order, Origin, ScheduleName
+from preceptor_client.contract import Candidate, Cohort, Order, Origin, Parser, ScheduleName
 from preceptor_services.engine import Prompt
 from preceptor_services.fencing import Neutraliser
 from preceptor_services.judging.findings import Heard
 from preceptor_services.judging.modes import Pairing, Question, judge_axis
 from preceptor_services.judging.texts import Texts
-from preceptor_services.parsing import Parser, read, read_order
+from preceptor_services.parsing import read, read_order
 from preceptor_services.rubrics import Rubric
 
 HARMLESS = "\ue000"

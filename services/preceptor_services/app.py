@@ -17,11 +17,9 @@ from pydantic import BaseModel
 from preceptor_client.contract import (
     JudgeRequest,
     JudgeResponse,
-    RewriteOutcome,
     RewriteRequest,
     RewriteResponse,
     RubricList,
-    Status,
 )
 from preceptor_services.assembly import assemble
 from preceptor_services.auth import Access, spend
@@ -169,7 +167,9 @@ class _Answering:
 
     def __init__(self, metrics: Metrics, replay_bound: int) -> None:
         self._metrics = metrics
-        self._replays: Replays[JudgeResponse | RewriteResponse] = Replays(replay_bound, keep=_is_final)
+        self._replays: Replays[JudgeResponse | RewriteResponse] = Replays(
+            replay_bound, keep=lambda answer: answer.final
+        )
 
     async def __call__(
         self,
@@ -196,10 +196,3 @@ class _Answering:
             spend(request, answer.usage)
         log_texts(body, answer)
         return Response(answer.model_dump_json(), media_type="application/json")
-
-
-def _is_final(answer: BaseModel) -> bool:
-    """Whether asking again could bring nothing better: no call to the teacher failed."""
-    if isinstance(answer, JudgeResponse):
-        return all(verdict.status is not Status.FAILED for verdict in answer.verdicts)
-    return not (isinstance(answer, RewriteResponse) and answer.outcome is RewriteOutcome.FAILED)

@@ -14,16 +14,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI, Request
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from preceptor_client.contract import Usage
+from preceptor_services.brief_redis import brief_redis
 from preceptor_services.keys import ANONYMOUS, Caller, KeyRing
 from preceptor_services.limits import (
-    PATIENCE_S,
     Limits,
     LocalBuckets,
     OverLimitError,
@@ -49,7 +46,7 @@ class Access:
         self.keys = KeyRing(settings.auth.keys_file) if settings.auth.keys_file else None
         self._open = _OPEN if settings.auth.metrics else _OPEN | {_METRICS}
         self._metrics = metrics
-        self._redis = connect(settings.store.url) if self.keys and settings.store.url else None
+        self._redis = brief_redis(settings.store.url) if self.keys and settings.store.url else None
         buckets = SharedBuckets(self._redis, settings.store.namespace, metrics) if self._redis else LocalBuckets()
         self.limits = Limits(buckets, settings.web.max_waiting)
 
@@ -154,19 +151,8 @@ def _makes_work(scope: Scope) -> bool:
 
 def spend(request: Request, usage: Usage) -> None:
     """Note what a request cost, to be charged to its caller."""
-    request.state.tokens += usage.prompt_tokens + usage.completion_tokens
+    request.state.tokens += usage.tokens
 
 
 def _challenge(error: str = "") -> dict[str, str]:
     return {"WWW-Authenticate": ", ".join(filter(None, ('Bearer realm="preceptor"', error)))}
-
-
-def connect(url: str) -> Redis:
-    """Redis, as limits need it: an answer at once, or none."""
-    return Redis.from_url(
-        url,
-        decode_responses=True,
-        socket_timeout=PATIENCE_S,
-        socket_connect_timeout=PATIENCE_S,
-        retry=Retry(NoBackoff(), 0),
-    )

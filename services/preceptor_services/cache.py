@@ -3,7 +3,7 @@
 In: keys of questions (see `cache_key`). Out: the answers that are there. Only answers that were read are put in.
 Guarantees: two questions share a key only if teacher and weights, rubric, prompt and sampling are all the same. A
 Redis that is away makes every question a miss and delays none for more than a moment: it is left alone for a while
-after an error. Raises nothing. Waits for Redis, at most `_PATIENCE_S`.
+after an error. Raises nothing. Waits for Redis, as briefly as `brief_redis` does.
 """
 
 from __future__ import annotations
@@ -17,15 +17,14 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from preceptor_services.brief_redis import brief_redis
 from preceptor_services.engine import Answer, Generation, Prompt, Teacher
 from preceptor_services.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_S = 0.5
 _REST_S = 5.0
 """How long Redis is left alone after an error."""
 
@@ -40,7 +39,7 @@ class VerdictCache:
     """Use as `async with VerdictCache(...) as cache`."""
 
     def __init__(self, url: str, metrics: Metrics, *, namespace: str, ttl_s: int) -> None:
-        self._redis = Redis.from_url(url, socket_timeout=_PATIENCE_S, socket_connect_timeout=_PATIENCE_S)
+        self._redis = brief_redis(url)
         self._metrics = metrics
         self._prefix = f"{namespace}:verdict:"
         self._ttl_s = ttl_s

@@ -30,7 +30,6 @@ from preceptor_services.priority import Priority
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 0.5
 _MINUTE_S = 60.0
 _ROUNDING_S = 1e-3
 """Sums of fractions miss a whole by less than this."""

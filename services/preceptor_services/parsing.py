@@ -22,11 +22,9 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
-Parser = Literal["exact", "final_line", "json"]
-"""Where the verdict belongs: the whole answer; the last line, as `Verdict: LABEL`; the field `verdict` (`ranking` for
-an order) of one JSON object."""
+from preceptor_client.contract import Parser
 
 MAX_RATIONALE_CHARS = 2_000
 

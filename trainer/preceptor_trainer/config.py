@@ -23,6 +23,7 @@ from preceptor_client.contract import (
     Sampling,
     ScheduleName,
 )
+from preceptor_client.contract.composition import check_guards
 
 ENV_PREFIX = "PRECEPTOR_TRAIN_"
 
@@ -133,9 +134,7 @@ class JudgeConfig(Section):
 
     @model_validator(mode="after")
     def _gates_guard_what_counts(self) -> Self:
-        for gate in self.gates:
-            if unknown := [axis for axis in gate.guards if axis not in self.axes]:
-                raise ValueError(f"gates: a {gate.kind} gate guards {', '.join(unknown)}, which is not among the axes")
+        check_guards(self.gates, self.axes)
         return self
 
     @property

@@ -93,7 +93,7 @@ class Telemetry:
         self._judge.update(
             cohorts=1,
             calls=usage.calls,
-            tokens=usage.prompt_tokens + usage.completion_tokens,
+            tokens=usage.tokens,
             verdicts=len(response.verdicts),
             abstained=statuses[Status.ABSTAINED],
             failed=statuses[Status.FAILED],

@@ -31,7 +31,6 @@ from preceptor_client.contract import (
     RubricSpec,
     Sampling,
     ScheduleName,
-    Status,
 )
 from preceptor_client.errors import RateLimitedError, ServiceError, ServiceUnreachableError
 from preceptor_client.sdk import AsyncPreceptorClient, PreceptorClient
@@ -166,7 +165,7 @@ class Scorer:
     def _ask(self, client: PreceptorClient, question: _Question) -> _Answer:
         response = None
         for _ in range(self._attempts):
-            if question.request is None or _is_final(response):
+            if question.request is None or (response is not None and response.final):
                 break
             try:
                 response = client.judge(question.request)
@@ -177,7 +176,7 @@ class Scorer:
     async def _ask_async(self, client: AsyncPreceptorClient, question: _Question) -> _Answer:
         response = None
         for _ in range(self._attempts):
-            if question.request is None or _is_final(response):
+            if question.request is None or (response is not None and response.final):
                 break
             try:
                 response = await client.judge(question.request)
@@ -272,8 +271,3 @@ def _content_text(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return "\n".join(str(part.get("text") or f"[{part.get('type')}]") for part in content)
-
-
-def _is_final(response: JudgeResponse | None) -> bool:
-    """Whether asking again could bring nothing better: no call to the teacher failed."""
-    return response is not None and all(verdict.status is not Status.FAILED for verdict in response.verdicts)

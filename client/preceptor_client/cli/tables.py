@@ -68,7 +68,7 @@ def _caption(response: JudgeResponse) -> str:
     parts = [f"{usage.calls} questions"]
     if usage.cached:
         parts.append(f"{usage.cached} from the cache")
-    parts += [f"{usage.prompt_tokens + usage.completion_tokens} tokens", f"{response.elapsed_s:.2f} s"]
+    parts += [f"{usage.tokens} tokens", f"{response.elapsed_s:.2f} s"]
     for axis, report in response.axes.items():
         if report.position_bias is not None:
             parts.append(f"{axis}: position bias {report.position_bias:+.2f}")

@@ -37,6 +37,11 @@ class Usage(Message):
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
 
+    @property
+    def tokens(self) -> int:
+        """Read and written."""
+        return self.prompt_tokens + self.completion_tokens
+
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             calls=self.calls + other.calls,

@@ -7,6 +7,7 @@ cannot win.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -69,6 +70,13 @@ class CopyGate(Message):
 Gate = Annotated[AxisGate | LengthGate | RepetitionGate | CopyGate, Field(discriminator="kind")]
 
 
+def check_guards(gates: Iterable[Gate], weights: Mapping[str, float]) -> None:
+    """Raises ValueError if a gate guards an axis that does not count."""
+    for gate in gates:
+        if unknown := [axis for axis in gate.guards if axis not in weights]:
+            raise ValueError(f"a {gate.kind} gate guards {', '.join(unknown)}, which has no weight")
+
+
 class Composition(Message):
     """One score from several axes: the weighted mean of what the gates let count."""
 
@@ -77,9 +85,7 @@ class Composition(Message):
 
     @model_validator(mode="after")
     def _gates_guard_what_counts(self) -> Self:
-        for gate in self.gates:
-            if unknown := [axis for axis in gate.guards if axis not in self.weights]:
-                raise ValueError(f"a {gate.kind} gate guards {', '.join(unknown)}, which has no weight")
+        check_guards(self.gates, self.weights)
         return self
 
     @property

@@ -213,6 +213,11 @@ class JudgeResponse(Message):
         """Sum over the axes."""
         return sum((report.usage for report in self.axes.values()), Usage())
 
+    @property
+    def final(self) -> bool:
+        """Whether asking again could bring nothing better: no call to the teacher failed."""
+        return all(verdict.status is not Status.FAILED for verdict in self.verdicts)
+
 
 class JudgeTask(Message):
     """What the trainer puts on the queue: a request, and the run whose verdict stream the answer goes to."""

@@ -65,6 +65,11 @@ class RewriteResponse(Message):
         """The teacher kept the suffix word for word."""
         return self.outcome is RewriteOutcome.UNCHANGED
 
+    @property
+    def final(self) -> bool:
+        """Whether asking again could bring nothing better: the teacher answered."""
+        return self.outcome is not RewriteOutcome.FAILED
+
     @model_validator(mode="after")
     def _text_goes_with_outcome(self) -> Self:
         has_text = self.outcome in (RewriteOutcome.REWRITTEN, RewriteOutcome.UNCHANGED)

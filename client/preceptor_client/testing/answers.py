@@ -21,13 +21,11 @@ from preceptor_client.contract import (
     Mode,
     Problem,
     Provenance,
-    RewriteOutcome,
     RewriteRequest,
     RewriteResponse,
     RubricInfo,
     RubricSpec,
     Sampling,
-    Status,
 )
 
 HASH = "0" * 16
@@ -75,9 +73,7 @@ def rubric_info(axis: str) -> RubricInfo:
 
 def failed(response: Message) -> bool:
     """Whether asking again may bring more."""
-    if isinstance(response, JudgeResponse):
-        return any(verdict.status is Status.FAILED for verdict in response.verdicts)
-    return isinstance(response, RewriteResponse) and response.outcome is RewriteOutcome.FAILED
+    return isinstance(response, JudgeResponse | RewriteResponse) and not response.final
 
 
 class ProblemError(Exception):

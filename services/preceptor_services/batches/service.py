@@ -81,5 +81,5 @@ class Batches:
         caller = (self._access.keys and self._access.keys.named(owner)) or ANONYMOUS
         response = await self._parts.judge.judge(request, priority=max(Priority.BULK, caller.priority))
         log_texts(request, response)
-        await self._access.charge(caller, response.usage.prompt_tokens + response.usage.completion_tokens)
+        await self._access.charge(caller, response.usage.tokens)
         return response

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from preceptor_services.auth import connect
+from preceptor_services.brief_redis import brief_redis
 from preceptor_services.keys import ANONYMOUS, Caller
 from preceptor_services.limits import (
     Buckets,
@@ -164,7 +164,7 @@ async def test_both_kinds_of_buckets_wait_alike(redis: Redis, metrics: Metrics) 
 
 async def test_without_redis_every_process_limits_by_itself(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
-        redis = connect(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+        redis = brief_redis(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         limits = Limits(SharedBuckets(redis, "test", metrics), 100)
         caller = Caller("a", Priority.BULK, requests_per_minute=3)
         assert [await refusal(limits, caller) for _ in range(3)] == [None] * 3

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor_services.parsing import MAX_RATIONALE_CHARS, OrderReading, Parser, Reading, Rung, read, read_order
+from preceptor_client.contract import Parser
+from preceptor_services.parsing import MAX_RATIONALE_CHARS, OrderReading, Reading, Rung, read, read_order
 
 LABELS = ("A", "B", "tie")
 PARSERS: tuple[Parser, ...] = ("exact", "final_line", "json")

@@ -148,7 +148,7 @@ def to_json(outcome: Outcome, *, model: str, rival: str) -> dict[str, Any]:
         "verdicts": {status.value: outcome.statuses[status] for status in Status},
         "judge": {
             "calls": usage.calls,
-            "tokens": usage.prompt_tokens + usage.completion_tokens,
+            "tokens": usage.tokens,
             "provenance": {axis: outcome.provenance(axis).model_dump(mode="json") for axis in outcome.axes},
         },
     }
@@ -157,9 +157,8 @@ def to_json(outcome: Outcome, *, model: str, rival: str) -> dict[str, Any]:
 def table(outcome: Outcome, *, model: str, rival: str) -> Table:
     """The outcome for a person: axes as rows, the two sides as columns."""
     statuses, usage = outcome.statuses, outcome.usage
-    tokens = usage.prompt_tokens + usage.completion_tokens
     notes = [
-        f"{statuses[Status.OK]} verdicts, {usage.calls} questions, {tokens} tokens; left out: "
+        f"{statuses[Status.OK]} verdicts, {usage.calls} questions, {usage.tokens} tokens; left out: "
         f"{statuses[Status.ABSTAINED]} abstained, {statuses[Status.FAILED]} failed"
     ]
     notes += [f"  {count} x {reason}" for reason, count in outcome.reasons.most_common(_REASONS_SHOWN)]
