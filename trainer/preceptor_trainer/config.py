@@ -67,6 +67,10 @@ class DataConfig(Section):
     """Documents held for shuffling; 0 keeps their order."""
     seed: int = 0
     """Of the splits and the shuffling alone, so that two runs with other seeds may see the same windows."""
+    max_document_chars: Positive = 10_000_000
+    """A longer document is a bad one: a whole file in one line, most likely."""
+    bad_documents: Literal["stop", "skip"] = "stop"
+    """What to do about a document that cannot be read: end the run, or count it and go on."""
 
     @model_validator(mode="after")
     def _prefix_sizes_fit(self) -> Self:
@@ -101,6 +105,8 @@ class VllmConfig(Section):
     timeout_s: Seconds = 300.0
     tolerance: Weight = 0.05
     """Nats by which the server's log-probs may differ from the trainer's before a sync counts as failed."""
+    patience_s: Seconds = 600.0
+    """How long a server that is away is waited for before the run ends."""
 
 
 class RolloutsConfig(Section):
@@ -129,6 +135,8 @@ class JudgeConfig(Section):
     """Which pairs are compared and in which order they are shown; the judge's own settings if left out."""
     sampling: Sampling | None = None
     deadline_s: Annotated[float, Field(gt=0, le=3600)] | None = None
+    patience_s: Seconds = 600.0
+    """How long a Redis that is away, full or read-only is waited for before the run ends."""
     give_up_after: Positive = 512
     """Cohorts dropped in a row (tied, or without usable verdicts) after which the run stops."""
 
@@ -151,6 +159,8 @@ class RewriteConfig(Section):
     ahead: Positive = 64
     """Windows rewritten, or being rewritten, in front of the rollouts."""
     concurrency: Positive = 32
+    patience_s: Seconds = 120.0
+    """How long a rewrite service that is away is waited for before its windows go on without a rewrite."""
 
 
 class ObjectiveConfig(Section):
@@ -190,14 +200,18 @@ class StalenessConfig(Section):
 
     limit: NonNegative = 1
     """Updates; 0 is synchronous."""
+    policy: Literal["wait", "drop"] = "wait"
+    """A cohort whose verdicts are so late that it would pass the limit: `wait` for it before the weights move on, or
+    `drop` it, count it and make up for it with a new one."""
 
 
 class CheckpointConfig(Section):
     """Hugging Face directories under `<out>/checkpoints`; `<out>/final` is always written."""
 
     every: Positive | None = None
-    """Steps; None writes the final one only."""
+    """Steps; None writes the final one, and one when the run is stopped."""
     keep: Positive = 2
+    """How many of the newest stay."""
 
 
 class TrainConfig(Section):
@@ -207,6 +221,9 @@ class TrainConfig(Section):
     out: Path
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    deterministic: bool = False
+    """Synchronous, on the CPU, cohorts in rounds: the same seed and verdicts give the same weights to the last bit, also
+    through a stop and a resume. `threads` must be the same as well."""
     threads: Positive | None = None
     """CPU threads of torch; None leaves its default."""
     steps: Positive
@@ -239,6 +256,8 @@ class TrainConfig(Section):
             )
         elif self.pool.size > MAX_CANDIDATES:
             raise ValueError(f"a cohort holds at most {MAX_CANDIDATES} candidates and the pool has {self.pool.size}")
+        if self.deterministic and (self.staleness.limit or self.device != "cpu" or self.rollouts.engine != "torch"):
+            raise ValueError("deterministic needs staleness.limit=0, device=cpu and rollouts.engine=torch")
         if self.optimizer.warmup_steps > self.steps:
             raise ValueError(f"optimizer.warmup_steps is above steps ({self.steps})")
         return self
