@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from preceptor_client.contract import Origin
+from preceptor_trainer.data.stream import Position
 from preceptor_trainer.data.windows import Window
 
 
@@ -17,6 +18,15 @@ class TokenCandidate:
     ids: tuple[int, ...]
     text: str
     logps: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PreparedWindow:
+    """A window, the stream's position after it, and its rewrite if there is one."""
+
+    window: Window
+    position: Position
+    rewrite: TokenCandidate | None
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
 from preceptor_client.contract import Origin, RewriteRequest, RewriteResponse
 from preceptor_client.errors import PreceptorError
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.cohorts import TokenCandidate
+from preceptor_trainer.cohorts import PreparedWindow, TokenCandidate
 from preceptor_trainer.config import RewriteConfig
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.data.windows import Window
@@ -28,15 +27,6 @@ class Rewriter(Protocol):
     """What is needed of `preceptor_client.AsyncPreceptorClient`."""
 
     async def rewrite(self, request: RewriteRequest) -> RewriteResponse: ...
-
-
-@dataclass(frozen=True)
-class PreparedWindow:
-    """A window, the stream's position after it, and its rewrite if there is one."""
-
-    window: Window
-    position: Position
-    rewrite: TokenCandidate | None
 
 
 class RewriteAhead:

@@ -2,182 +2,394 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from preceptor_trainer.buffer import CohortBuffer, StalenessBuffer
 
 
-def admitted(buffer: StalenessBuffer[str], version: int, *ids: str) -> None:
+def sampled(buffer: StalenessBuffer[str], version: int, *ids: str) -> None:
+    """Admitted and sampled at `version`."""
     for id in ids:
         buffer.admit(id, version)
+        buffer.sampled(id, version)
+
+
+def answered(buffer: StalenessBuffer[str], *ids: str) -> None:
+    for id in ids:
+        buffer.answer(id, id.upper())
 
 
 def test_slots_are_limit_plus_one_times_batch() -> None:
-    buffer = StalenessBuffer[str](batch=2, limit=2)
-    admitted(buffer, 0, "a", "b", "c", "d", "e", "f")
+    buffer = StalenessBuffer[str](batch=2, limit=2, batches=9)
+    sampled(buffer, 0, "a", "b", "c", "d", "e", "f")
     assert buffer.free == 0
     with pytest.raises(ValueError, match="no slot"):
         buffer.admit("g", 0)
 
 
 def test_a_dropped_cohort_frees_its_slot_at_once() -> None:
-    buffer = StalenessBuffer[str](batch=1, limit=0)
+    buffer = StalenessBuffer[str](batch=1, limit=0, batches=1)
     buffer.admit("a", 0)
     buffer.drop("a")
     assert buffer.free == 1
 
 
 def test_a_trained_batch_keeps_its_slots_until_it_is_released() -> None:
-    buffer = StalenessBuffer[str](batch=1, limit=0)
-    buffer.admit("a", 0)
-    buffer.answer("a", "A")
+    buffer = StalenessBuffer[str](batch=1, limit=0, batches=2)
+    sampled(buffer, 0, "a")
+    answered(buffer, "a")
     assert buffer.take(0) == ["A"]
     assert buffer.free == 0
-    buffer.release()
+    with pytest.raises(ValueError, match="not released"):
+        buffer.take(1)
+    assert buffer.release(1) == []
     assert buffer.free == 1
 
 
+def test_no_more_is_admitted_than_the_remaining_batches_need() -> None:
+    buffer = StalenessBuffer[str](batch=2, limit=3, batches=2)
+    sampled(buffer, 0, "a", "b", "c", "d")
+    assert buffer.free == 0
+    buffer.drop("d")
+    assert buffer.free == 1
+    answered(buffer, "a", "b")
+    buffer.take(0)
+    buffer.release(1)
+    sampled(buffer, 1, "e")
+    answered(buffer, "c", "e")
+    assert buffer.take(1) == ["C", "E"]
+    buffer.release(2)
+    assert buffer.free == 0
+    with pytest.raises(ValueError, match="all batches"):
+        buffer.take(2)
+
+
 def test_the_oldest_ready_cohorts_come_first() -> None:
-    buffer = StalenessBuffer[str](batch=1, limit=3)
-    buffer.admit("old", 0)
-    buffer.admit("new", 1)
-    buffer.answer("new", "new")
-    buffer.answer("old", "old")
-    assert buffer.take(1) == ["old"]
+    buffer = StalenessBuffer[str](batch=1, limit=3, batches=9)
+    sampled(buffer, 0, "old")
+    sampled(buffer, 1, "new")
+    answered(buffer, "new", "old")
+    assert buffer.take(1) == ["OLD"]
 
 
-def test_a_step_waits_for_a_cohort_that_could_not_be_trained_in_time_after_it() -> None:
-    buffer = StalenessBuffer[str](batch=1, limit=1)
-    admitted(buffer, 0, "a", "b")
-    buffer.answer("b", "b")
-    assert buffer.take(0) == ["b"]
-    buffer.release()
-    buffer.admit("c", 1)
-    buffer.answer("c", "c")
+def b_trained_before_a_is_answered(buffer: StalenessBuffer[str]) -> list[str]:
+    """And c after b; what the release threw away."""
+    sampled(buffer, 0, "a", "b")
+    answered(buffer, "b")
+    assert buffer.take(0) == ["B"]
+    stale = buffer.release(1)
+    sampled(buffer, 1, "c")
+    answered(buffer, "c")
+    return stale
+
+
+def test_wait_holds_a_step_for_a_cohort_that_could_not_be_trained_in_time_after_it() -> None:
+    buffer = StalenessBuffer[str](batch=1, limit=1, batches=9)
+    assert b_trained_before_a_is_answered(buffer) == []
     assert buffer.take(1) is None
-    buffer.answer("a", "a")
-    assert buffer.take(1) == ["a"]
+    answered(buffer, "a")
+    assert buffer.take(1) == ["A"]
+
+
+def test_drop_trains_what_is_ready_and_throws_away_what_is_then_too_old() -> None:
+    buffer = StalenessBuffer[str](batch=1, limit=1, batches=9, policy="drop")
+    assert b_trained_before_a_is_answered(buffer) == []
+    assert buffer.take(1) == ["C"]
+    assert buffer.release(2) == ["a"]
+    assert not buffer.held("a")
+    assert buffer.free == 2
+
+
+def test_drop_waits_for_a_sampling_that_would_be_too_old_after_the_step() -> None:
+    buffer = StalenessBuffer[str](batch=1, limit=1, batches=9, policy="drop")
+    sampled(buffer, 0, "a")
+    buffer.admit("b", 0)
+    answered(buffer, "a")
+    assert buffer.take(0) == ["A"]
+    buffer.release(1)
+    sampled(buffer, 1, "c")
+    answered(buffer, "c")
+    assert buffer.take(1) is None
+    buffer.sampled("b", 0)
+    assert buffer.take(1) == ["C"]
+    assert buffer.release(2) == ["b"]
+
+
+def test_rounds_wait_for_every_answer() -> None:
+    buffer = StalenessBuffer[str](batch=2, limit=1, batches=9, in_rounds=True)
+    assert buffer.free == 4
+    sampled(buffer, 0, "a", "b", "c")
+    assert buffer.free == 0
+    answered(buffer, "c", "b")
+    assert buffer.take(0) is None
+    answered(buffer, "a")
+    assert buffer.free == 0
+    assert buffer.take(0) == ["A", "B"]
+    assert buffer.free == 0
+    buffer.release(1)
+    assert buffer.free == 3
 
 
 @pytest.mark.parametrize("call", ["drop", "answer"])
 def test_an_unknown_cohort_is_an_error(call: str) -> None:
-    buffer = StalenessBuffer[str](batch=1, limit=0)
+    buffer = StalenessBuffer[str](batch=1, limit=0, batches=1)
     arguments = ("x",) if call == "drop" else ("x", "X")
-    with pytest.raises(ValueError, match="not admitted"):
+    with pytest.raises(ValueError, match="not held"):
         getattr(buffer, call)(*arguments)
 
 
-def test_a_cohort_cannot_be_admitted_twice_or_sampled_before_its_admission() -> None:
-    buffer = StalenessBuffer[str](batch=2, limit=0)
+def test_a_cohort_is_admitted_once_sampled_after_its_admission_and_answered_once() -> None:
+    buffer = StalenessBuffer[str](batch=2, limit=0, batches=1)
     buffer.admit("a", 3)
-    with pytest.raises(ValueError, match="already"):
+    with pytest.raises(ValueError, match="already admitted"):
         buffer.admit("a", 3)
     with pytest.raises(ValueError, match="admitted at version 3"):
         buffer.sampled("a", 2)
+    with pytest.raises(ValueError, match="not sampled"):
+        buffer.answer("a", "A")
+    buffer.sampled("a", 3)
+    buffer.answer("a", "A")
+    with pytest.raises(ValueError, match="already answered"):
+        buffer.answer("a", "A")
 
 
-@given(batch=st.integers(1, 2), limit=st.integers(0, 3), seed=st.integers(0, 10_000))
-@settings(max_examples=150, deadline=None)
-def test_any_interleaving_trains_every_answered_cohort_once_and_within_the_limit(
-    batch: int, limit: int, seed: int
-) -> None:
-    """Samplings, answers in any order, drops, updates and releases in any order that the buffer itself allows."""
-    rng = random.Random(seed)
-    buffer = StalenessBuffer[tuple[str, int]](batch, limit)
-    trainer = engine = admissions = 0
-    unsampled: list[str] = []
-    sampled: dict[str, int] = {}
-    trained: list[str] = []
-    dropped: list[str] = []
+class Interleavings(RuleBasedStateMachine):
+    """Admissions, samplings, answers, drops, updates and releases in any order that the buffer itself allows.
+
+    Every cohort is in exactly one of the sets: its end is one of `trained`, `dropped` and `stale`.
+    """
+
+    policy: Literal["wait", "drop"]
+
+    @initialize(batch=st.integers(1, 3), limit=st.integers(0, 3), batches=st.integers(1, 12))
+    def start(self, batch: int, limit: int, batches: int) -> None:
+        self.batch, self.limit, self.batches = batch, limit, batches
+        self.buffer = StalenessBuffer[str](batch, limit, batches=batches, policy=self.policy)
+        self.trainer = self.engine = self.admissions = 0
+        self.admitted: list[str] = []
+        self.outstanding: list[str] = []
+        self.ready: list[str] = []
+        self.training: list[str] = []
+        self.sampled_at: dict[str, int] = {}
+        self.trained: list[str] = []
+        self.dropped: list[str] = []
+        self.stale: list[str] = []
+
+    @property
+    def waiting(self) -> list[str]:
+        return self.admitted + self.outstanding + self.ready
+
+    @precondition(lambda self: self.buffer.free > 0)
+    @rule(several=st.booleans())
+    def admit(self, several: bool) -> None:
+        for _ in range(self.buffer.free if several else 1):
+            self.admissions += 1
+            self.buffer.admit(f"c{self.admissions}", self.engine)
+            self.admitted.append(f"c{self.admissions}")
+
+    @precondition(lambda self: self.admitted)
+    @rule(data=st.data())
+    def sample(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(self.admitted))
+        self.admitted.remove(id)
+        self.outstanding.append(id)
+        self.sampled_at[id] = self.engine
+        self.buffer.sampled(id, self.engine)
+
+    @precondition(lambda self: self.outstanding)
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(self.outstanding))
+        self.outstanding.remove(id)
+        self.ready.append(id)
+        self.buffer.answer(id, id)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(self.waiting))
+        for each in (self.admitted, self.outstanding, self.ready):
+            if id in each:
+                each.remove(id)
+        self.dropped.append(id)
+        self.buffer.drop(id)
+
+    @precondition(lambda self: not self.training and self.trainer < self.batches)
+    @rule()
+    def update(self) -> None:
+        batch = self.buffer.take(self.trainer)
+        if batch is None:
+            if self.policy == "drop":
+                assert len(self.ready) < self.batch or self.admitted, "waits for no judge while a batch is ready"
+            else:
+                assert self.admitted or self.outstanding or self.buffer.free, "waits for nothing when all is answered"
+            return
+        assert len(batch) == self.batch
+        for id in batch:
+            assert self.trainer - self.sampled_at[id] <= self.limit
+            self.ready.remove(id)
+        self.training = batch
+        self.trainer += 1
+
+    @precondition(lambda self: self.training)
+    @rule()
+    def release(self) -> None:
+        self.engine = self.trainer
+        stale = self.buffer.release(self.engine)
+        assert self.policy == "drop" or not stale
+        for id in stale:
+            assert self.sampled_at[id] + self.limit < self.engine
+            (self.outstanding if id in self.outstanding else self.ready).remove(id)
+        self.stale += stale
+        self.trained += self.training
+        self.training = []
+
+    @precondition(lambda self: self.trainer == self.batches and not self.training)
+    @rule()
+    def over(self) -> None:
+        assert self.buffer.free == 0
+
+    @invariant()
+    def bounded_and_accounted_for(self) -> None:
+        assert sorted(self.buffer.ids) == sorted(self.waiting)
+        assert self.buffer.ready == len(self.ready)
+        assert self.buffer.outstanding == len(self.admitted) + len(self.outstanding)
+        assert len(self.waiting) + len(self.training) <= (self.limit + 1) * self.batch
+        ended = self.trained + self.training + self.dropped + self.stale
+        assert len(set(ended + self.waiting)) == len(ended + self.waiting) == self.admissions
+
+    def teardown(self) -> None:
+        """From wherever it got to, it comes to its end with nothing left over."""
+        while self.trainer < self.batches or self.training:
+            if self.training:
+                self.release()
+            while self.buffer.free:
+                self.admit(several=True)
+            for id in self.admitted:
+                self.buffer.sampled(id, self.engine)
+                self.sampled_at[id] = self.engine
+            for id in self.admitted + self.outstanding:
+                self.buffer.answer(id, id)
+            self.ready += self.admitted + self.outstanding
+            self.admitted, self.outstanding = [], []
+            if self.trainer < self.batches:
+                before = self.trainer
+                self.update()
+                assert self.trainer > before
+        assert not self.waiting
+        assert self.buffer.free == 0
+        assert self.admissions - len(self.dropped) - len(self.stale) == len(self.trained) == self.batches * self.batch
+
+
+class Waiting(Interleavings):
+    policy = "wait"
+
+
+class Dropping(Interleavings):
+    policy = "drop"
+
+
+TestWaiting = Waiting.TestCase
+TestDropping = Dropping.TestCase
+TestWaiting.settings = TestDropping.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def rounds(batch: int, limit: int, batches: int, outcomes: int, timing: int) -> list[list[str]]:
+    """The groups admitted and the batches trained of a run whose `outcomes` are fixed and whose order is random."""
+    order = random.Random(timing)
+    buffer = StalenessBuffer[str](batch, limit, batches=batches, in_rounds=True)
+    log: list[list[str]] = []
+    outstanding: list[str] = []
     training = False
-
-    def update() -> bool:
-        nonlocal trainer, training
-        taken = buffer.take(trainer)
-        if taken is None:
-            return False
-        assert len(taken) == batch
-        for id, version in taken:
-            assert version <= trainer <= version + limit
-            trained.append(id)
-        trainer, training = trainer + 1, True
-        return True
-
-    for _ in range(200):
-        assert 0 <= len(buffer.ids) + training * batch <= (limit + 1) * batch
-        step = rng.choice(["admit", "admit", "sample", "sample", "answer", "drop", "update", "update", "release"])
+    version = admissions = 0
+    while version < batches:
+        step = order.choice(["admit", "answer", "take", "release"])
         if step == "admit" and buffer.free:
-            admissions += 1
-            buffer.admit(f"c{admissions}", engine)
-            unsampled.append(f"c{admissions}")
-        elif step == "sample" and unsampled:
-            id = unsampled.pop(rng.randrange(len(unsampled)))
-            sampled[id] = engine
-            buffer.sampled(id, engine)
-        elif step == "answer" and sampled:
-            id = rng.choice(sorted(sampled))
-            buffer.answer(id, (id, sampled.pop(id)))
-        elif step == "drop" and sampled and rng.random() < 0.2:
-            dropped.append(rng.choice(sorted(sampled)))
-            del sampled[dropped[-1]]
-            buffer.drop(dropped[-1])
-        elif step == "update" and not training:
-            update()
+            group = [f"c{admissions + number}" for number in range(min(buffer.free, batch))]
+            admissions += len(group)
+            sampled(buffer, version, *group)
+            outstanding += group
+            log.append(group)
+        elif step == "answer" and outstanding:
+            id = outstanding.pop(order.randrange(len(outstanding)))
+            if random.Random(f"{outcomes}/{id}").random() < 0.3:
+                buffer.drop(id)
+            else:
+                answered(buffer, id)
+        elif step == "take" and not training and (taken := buffer.take(version)):
+            log.append(taken)
+            training = True
         elif step == "release" and training:
-            buffer.release()
-            engine, training = trainer, False
+            version += 1
+            buffer.release(version)
+            training = False
+    return log
 
-    # The buffer is never stuck: with every answer there and its slots refilled, the next update goes through.
-    if training:
-        buffer.release()
-        engine = trainer
-    for id in unsampled:
-        buffer.sampled(id, engine)
-        sampled[id] = engine
-    while buffer.free:
-        admissions += 1
-        buffer.admit(f"c{admissions}", engine)
-        sampled[f"c{admissions}"] = engine
-    for id, version in sampled.items():
-        buffer.answer(id, (id, version))
-    assert update()
-    assert len(set(trained)) == len(trained)
-    assert not set(trained) & set(dropped)
+
+@given(st.integers(1, 4), st.integers(0, 2), st.integers(1, 8), *[st.integers(0, 10_000)] * 3)
+@settings(max_examples=80, deadline=None)
+def test_rounds_depend_on_the_outcomes_and_not_on_the_order_of_the_answers(
+    batch: int, limit: int, batches: int, outcomes: int, timing: int, other_timing: int
+) -> None:
+    log = rounds(batch, limit, batches, outcomes, timing)
+    assert log == rounds(batch, limit, batches, outcomes, other_timing)
 
 
 async def test_a_taker_is_woken_by_the_last_answer_and_a_producer_by_the_release() -> None:
-    buffer = CohortBuffer[str](batch=2, limit=0)
+    buffer = CohortBuffer[str](batch=2, limit=0, batches=2)
     assert await buffer.room() == 2
-    admitted(buffer.state, 0, "a", "b")
+    sampled(buffer.state, 0, "a", "b")
     taker = asyncio.create_task(buffer.take(0))
-    await buffer.answer("a", "A")
+    assert await buffer.answer("a", "A")
     assert not taker.done()
-    await buffer.answer("b", "B")
+    assert await buffer.answer("b", "B")
     assert await taker == ["A", "B"]
     producer = asyncio.create_task(buffer.room())
     await asyncio.sleep(0)
     assert not producer.done()
-    await buffer.release()
+    assert await buffer.release(1) == []
     assert await producer == 2
 
 
 async def test_a_drop_wakes_the_producer() -> None:
-    buffer = CohortBuffer[str](batch=1, limit=0)
-    buffer.state.admit("a", 0)
+    buffer = CohortBuffer[str](batch=1, limit=0, batches=1)
+    buffer.admit("a", 0)
     producer = asyncio.create_task(buffer.room())
-    await buffer.drop("a")
+    assert await buffer.drop("a")
     assert await producer == 1
 
 
+async def test_a_sampling_wakes_the_taker_that_waits_for_it() -> None:
+    buffer = CohortBuffer[str](batch=1, limit=0, batches=9, policy="drop")
+    buffer.admit("a", 0)
+    taker = asyncio.create_task(buffer.take(0))
+    await buffer.sampled("a", 0)
+    await buffer.answer("a", "A")
+    assert await taker == ["A"]
+
+
+async def test_what_was_thrown_away_is_told_to_whom_comes_with_its_verdict() -> None:
+    buffer = CohortBuffer[str](batch=1, limit=1, batches=9, policy="drop")
+    b_trained_before_a_is_answered(buffer.state)
+    assert await buffer.take(1) == ["C"]
+    assert await buffer.release(2) == ["a"]
+    assert not buffer.held("a")
+    assert not await buffer.answer("a", "A")
+    assert not await buffer.drop("a")
+
+
 async def test_a_closed_buffer_gives_what_is_complete_and_then_none() -> None:
-    buffer = CohortBuffer[str](batch=1, limit=1)
-    admitted(buffer.state, 0, "a", "b")
+    buffer = CohortBuffer[str](batch=1, limit=1, batches=9)
+    sampled(buffer.state, 0, "a", "b")
     await buffer.answer("a", "A")
     await buffer.close()
     assert await buffer.take(0) == ["A"]
+    await buffer.release(1)
     taker = asyncio.create_task(buffer.take(1))
     await buffer.drop("b")
     assert await taker is None
