@@ -2,7 +2,8 @@
 
 In: judged cohorts. Out: `UpdateStats`. Holds the policy, AdamW with its schedule and, for objectives that need one, a
 frozen copy of the starting weights. Guarantees: the same mask for policy and reference; nothing moves when loss or
-gradient is not a number (`TrainError`). Blocks while it computes: call it in a thread.
+gradient is not a number, and weights that are none are never given out: `TrainError` in both cases. Blocks while it
+computes: call it in a thread.
 """
 
 from __future__ import annotations
@@ -48,11 +49,14 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
 
 
 class Learner:
-    """`model` is moved in place; `version` counts its updates."""
+    """`model` is moved in place; `version` counts its updates. Raises `TrainError` if it does not hold numbers."""
 
     def __init__(self, model: Any, objective: Objective, config: OptimizerConfig, steps: int) -> None:
         # Without dropout: log-probabilities must equal those that the policy engine sampled with.
         self.model = model.eval()
+        if not _all_finite(model):
+            broken = next(name for name, weights in model.named_parameters() if not weights.isfinite().all())
+            raise TrainError(f"the policy's weights are not all numbers (NaN or infinity in {broken}): set model.path")
         self.version = 0
         self._objective = objective
         self._config = config
@@ -88,12 +92,17 @@ class Learner:
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise TrainError(
                 f"update {self.version} has loss {loss} and gradient norm {grad_norm}: lower optimizer.lr or set "
-                "optimizer.clip; the weights are those of before this update"
+                "optimizer.clip; it moved nothing, and the checkpoints so far can be gone on from"
             )
         lr = learning_rate(self.version, self._steps, self._config)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
+        if not _all_finite(self.model):
+            raise TrainError(
+                f"update {self.version} drove weights to infinity with learning rate {lr:g}: lower optimizer.lr; "
+                "no checkpoint has these weights, and those so far can be gone on from"
+            )
         self.version += 1
         tokens = sum(len(sequence.suffix) for sequences in parts for sequence in sequences)
         return UpdateStats(loss, lr, grad_norm, tokens, figures)
@@ -107,6 +116,10 @@ class Learner:
                 reference_BT, _ = suffix_logps(self._reference, prefixes, suffixes)
         policy_BT, mask_BT = suffix_logps(self.model, prefixes, suffixes)
         return LossInputs(sequences, policy_BT, reference_BT, mask_BT)
+
+
+def _all_finite(model: Any) -> bool:
+    return bool(torch.stack([weights.isfinite().all() for weights in model.parameters()]).all())
 
 
 def _parts(cohorts: Sequence[PolicyCohort], size: int | None) -> Iterator[list[PolicyCohort]]:
