@@ -1,0 +1,1 @@
+"""What `preceptor bench chaos` is made of."""

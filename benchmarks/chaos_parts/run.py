@@ -1,0 +1,180 @@
+"""One run of the chaos suite: everything is started, hit by one fault after the other, let finish, and audited.
+
+In: a folder, the teacher, the faults. Out: an `Outcome`. The next fault comes only when the whole has recovered from
+the last: the part is ready, and a cohort has been trained since (for the judge service: and a batch item judged).
+Raises `PartFailed` when a part ends that nobody hit, `Stuck` when something takes longer than it may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chaos_parts.audit import Findings, audit_batch, audit_queue, audit_run
+from chaos_parts.plan import Fault, Kind, Target
+from chaos_parts.progress import Watch
+from chaos_parts.services import Services
+from chaos_parts.traffic import Traffic
+from chaos_parts.training import Training
+from preceptor_client.queue import QueueOperations, connect
+
+_LOOK_EVERY_S = 0.02
+_PATIENCE_S = 180.0
+"""For a recovery, for the moment of a fault, for a run's end: none takes nearly as long."""
+
+
+class Stuck(RuntimeError):
+    """Something that should come does not."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A fault, and the seconds from its first signal (a pause included) until the whole had recovered."""
+
+    fault: Fault
+    seconds: float
+
+
+@dataclass
+class Outcome:
+    """What a run came to."""
+
+    recoveries: list[Recovery] = field(default_factory=list)
+    findings: Findings = field(default_factory=Findings)
+    resumes: int = 0
+    resumed_ok: int = 0
+    runs_trained: int = 0
+    cohorts_trained: int = 0
+    cohorts_dropped: int = 0
+    batch_items: int = 0
+    failed_verdicts: int = 0
+    """That the trainer was told of, and had to keep from being rewards."""
+    error: str = ""
+    """Why the run broke off, if it did."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is as it must not be."""
+        return bool(self.error) or bool(self.findings) or self.resumed_ok < self.resumes
+
+
+class ChaosRun:
+    """`say` is told what happens, as it happens; `events.jsonl` in `folder` keeps it."""
+
+    def __init__(
+        self, folder: Path, teacher: Path, faults: Sequence[Fault], *, steps: int, seed: int, say: Callable[[str], None]
+    ) -> None:
+        self._folder = folder
+        self._faults = faults
+        self._say = say
+        self._services = Services(folder, teacher)
+        urls = self._services.redis_url, self._services.rewrite_url
+        self._training = Training(folder, *urls, steps=steps, seed=seed)
+        texts = [json.loads(line)["text"] for line in self._training.corpus.read_text(encoding="utf-8").splitlines()]
+        self._traffic = Traffic(self._services.judge_url, texts, seed=seed)
+        self.outcome = Outcome()
+        """Grows as the run goes on, so that a run that fails has one too."""
+
+    def run(self) -> None:
+        """Everything."""
+        with self._services:
+            try:
+                self._services.start()
+                self._note("everything is ready")
+                self._traffic.start()
+                self._training.go_on(another=True)
+                for fault in self._faults:
+                    self._hit(fault)
+                self._finish()
+            finally:
+                self._training.stop()
+        self._audit()
+
+    def _hit(self, fault: Fault) -> None:
+        trained = Watch(self._training.trained)
+        self._until(f"{fault.cohorts} cohorts are trained", lambda: trained.grown() >= fault.cohorts)
+        time.sleep(fault.delay_s)
+        self._until(
+            f"{fault.target} has work in hand", lambda: self._training.may_be_hit and self._services.busy(fault)
+        )
+        self._note(str(fault))
+        began = time.monotonic()
+        part = self._training if fault.target is Target.TRAINER else self._services
+        part.strike(fault)
+        judged, trained = Watch(lambda: self._traffic.results), Watch(self._training.trained)
+        self._until("a cohort is trained again", lambda: trained.grown() > 0)
+        if fault.target is Target.JUDGE:
+            self._until("a batch item is judged again", lambda: judged.grown() > 0)
+        if fault.target is Target.TRAINER and fault.kind is not Kind.PAUSE:
+            resume = self._training.resumes[-1]
+            self.outcome.resumes += 1
+            self.outcome.resumed_ok += resume.ok
+            self._note(f"resumed after step {resume.step}: {'ok' if resume.ok else 'NOT as it should'}")
+        self.outcome.recoveries.append(Recovery(fault, time.monotonic() - began))
+        self._note(f"recovered after {self.outcome.recoveries[-1].seconds:.1f} s")
+
+    def _finish(self) -> None:
+        trained, since = Watch(self._training.trained), time.monotonic()
+        while self._training.go_on(another=False):
+            self._services.check()
+            if trained.grown() > 0:
+                trained, since = Watch(self._training.trained), time.monotonic()
+            self._in_time("the run's end", since)
+            time.sleep(_LOOK_EVERY_S)
+        self._note("trained to the end")
+        if not self._traffic.finish(_PATIENCE_S):
+            raise Stuck("the batches do not end")
+        began, left = time.monotonic(), self._queue()
+        while any(left.values()) and time.monotonic() - began < 10:  # a worker may still have a cohort taken back
+            time.sleep(_LOOK_EVERY_S)
+            left = self._queue()
+        self.outcome.findings += audit_queue(left)
+        self._note("batches done, queue looked at")
+
+    def _queue(self) -> dict[str, int]:
+        """Entries left, by where."""
+
+        async def look() -> dict[str, int]:
+            async with connect(self._services.redis_url) as redis:
+                status = await QueueOperations(redis).status()
+            left = {"waiting": status.waiting, "in flight": status.in_flight, "dead": status.dead}
+            return left | {f"answered of {name}": run.answered for name, run in status.runs.items()}
+
+        return asyncio.run(look())
+
+    def _audit(self) -> None:
+        outcome, training = self.outcome, self._training
+        for run in training.ended_runs():
+            outcome.findings += audit_run(run)
+            outcome.cohorts_dropped += len(run.ledger)
+        for batch in self._traffic.batches:
+            outcome.findings += audit_batch(batch)
+            outcome.batch_items += batch.items
+        outcome.runs_trained = len(training.outs)
+        outcome.cohorts_trained = training.trained()
+        outcome.cohorts_dropped -= outcome.cohorts_trained
+        outcome.failed_verdicts = training.failed_verdicts()
+
+    def _until(self, what: str, there: Callable[[], bool]) -> None:
+        """Wait until `there()`, and keep an eye on everything meanwhile."""
+        began = time.monotonic()
+        while not there():
+            self._services.check()
+            self._training.go_on(another=True)
+            self._in_time(what, began)
+            time.sleep(_LOOK_EVERY_S)
+
+    def _in_time(self, what: str, began: float) -> None:
+        if time.monotonic() - began > _PATIENCE_S:
+            raise Stuck(f"{what}: still not so after {_PATIENCE_S:.0f} s")
+
+    def _note(self, what: str) -> None:
+        self._say(what)
+        line: dict[str, Any] = {"at": round(time.time(), 3), "what": what, "cohorts": self._training.trained()}
+        with (self._folder / "events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line | {"batch_items": self._traffic.results}) + "\n")
