@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from preceptor_trainer.logprobs import suffix_logps
+from preceptor_trainer.rollouts.engine import EngineError
 from preceptor_trainer.rollouts.torch_engine import TorchEngine, _choose
 from tiny_policy import tiny_gpt2
 
@@ -54,6 +55,17 @@ async def test_the_snapshot_does_not_follow_the_model_it_was_taken_from(tiny_lla
         for parameter in model.parameters():
             parameter.mul_(-1)
     assert (await engine.sample(PREFIXES, k=2, n_tokens=5, temperature=0)).of_prefix == before.of_prefix
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+async def test_a_policy_whose_probabilities_are_no_numbers_is_told(
+    tiny_llama: Callable[..., Any], temperature: float
+) -> None:
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(3e38)
+    with pytest.raises(EngineError, match=r"lower optimizer\.lr"):
+        await TorchEngine(model).sample(PREFIXES, k=2, n_tokens=4, temperature=temperature, seed=1)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
     prefixes (left-padded) --one forward--> KV cache --repeat K times--> T decode steps over B x K rows
 
 In: token ids. Out: `Rollouts`. It samples in a thread, so that the event loop goes on. `load` copies the weights and
-returns without waiting for a sample that is running: that one ends on the weights it began with.
+returns without waiting for a sample that is running: that one ends on the weights it began with. A policy whose
+probabilities are no numbers is an `EngineError`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from preceptor_trainer.rollouts.engine import Rollout, Rollouts
+from preceptor_trainer.rollouts.engine import EngineError, Rollout, Rollouts
 
 
 class TorchEngine:
@@ -118,6 +119,10 @@ def generate(
     ids, logps = [], []
     for step in range(n_tokens):
         logps_BV = logits.float().log_softmax(-1)
+        if logps_BV[:, 0].isnan().any():  # one NaN or infinity makes a whole row NaN
+            raise EngineError(
+                "the policy's probabilities are no numbers: its weights are too large; lower optimizer.lr"
+            )
         chosen_B1 = _choose(logps_BV, temperature, top_p, generator)
         ids.append(chosen_B1)
         logps.append(logps_BV.gather(-1, chosen_B1))
