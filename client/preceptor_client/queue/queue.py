@@ -1,0 +1,217 @@
+"""The queue, for the trainer that submits cohorts and reads their outcomes, and for the workers that judge them.
+
+In: `JudgeTask`s. Out: for each exactly one `Outcome` on its run's stream: a response, or why there is none.
+Guarantees: a cohort of a run has one task and one outcome, however often it is submitted, delivered or answered. A
+task leaves `cohorts` in the same atomic step that stores its outcome, and an outcome stays until it is forgotten.
+Both streams are bounded: a producer waits for room, nothing is dropped. What Redis itself lost (a fail-over, no
+append-only file) is named by `missing`.
+Waits for: `submit` for room, `take` for a task, `outcomes` for an outcome, each woken by Redis; and every call for a
+Redis that is away, full or read-only, at most `patience_s`.
+Raises `QueueUnavailable` and `QueueMisfit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from preceptor_client.contract import JudgeResponse, JudgeTask
+from preceptor_client.queue import scripts
+from preceptor_client.queue.connection import BLOCK_MS
+from preceptor_client.queue.records import Delivery, Outcome, UnreadableEntry, printable, read_outcome, read_task
+from preceptor_client.queue.riding import Ride, Trouble, blocking_read
+from preceptor_client.queue.steps import GROUP, Keys, Steps
+
+_PAGE = 256
+_LEFT_BEHIND_MS = 600_000
+"""A worker without a task and without a word for this long is taken off the group."""
+
+T = TypeVar("T")
+Fields = dict[str, str]
+
+
+class CohortQueue:
+    """One side of the queue. `redis` comes from `connect`.
+
+    `bound` is how many cohorts may be open over all runs; `run_bound` how many one run may have that are open, or ended
+    and not yet forgotten: more than a trainer keeps between two checkpoints. A task is delivered at most
+    `max_deliveries` times. `on_trouble` hears of every failed try, and None when it is over.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        bound: int = 1024,
+        run_bound: int = 4096,
+        namespace: str = "preceptor",
+        max_deliveries: int = 5,
+        patience_s: float | None = None,
+        on_trouble: Callable[[Trouble | None], None] = lambda trouble: None,
+    ) -> None:
+        for name, value in (("bound", bound), ("run_bound", run_bound), ("max_deliveries", max_deliveries)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        self._redis = redis
+        self._bound = bound
+        self._run_bound = run_bound
+        self._max_deliveries = max_deliveries
+        self._keys = Keys(namespace)
+        self._ride = Ride(redis, patience_s=patience_s, on_trouble=on_trouble)
+        self._step = Steps(redis, self._keys, self._ride)
+        self._given: dict[str, set[str]] = {}
+
+    async def submit(self, task: JudgeTask) -> bool:
+        """Append `task`, waiting for room. False if this cohort of this run is known already: then nothing changes.
+
+        Also False if only the answer to a first try was lost, so that it is there either way.
+        """
+        cohort, payload = task.request.cohort.id, task.model_dump_json()
+        while True:
+            state, *marker = await self._step(scripts.SUBMIT, self._bound, self._run_bound, task.run, cohort, payload)
+            if state != "full":
+                return bool(state == "appended")
+            await self._wait({self._keys.room: marker[0]}, count=1)
+
+    async def missing(self, run: str, cohort_ids: Sequence[str]) -> list[str]:
+        """Those of which Redis knows nothing any more: it came back without its last writes. Submit them again."""
+        gone: list[str] = []
+        for page in _pages(cohort_ids):
+            gone += [page[place] for place in await self._step(scripts.MISSING, run, *page)]
+        return gone
+
+    async def outcomes(self, run: str) -> AsyncIterator[Outcome]:
+        """Every outcome of `run` not yet forgotten, oldest first, then each new one as it comes. Never ends.
+
+        After a break it starts over, since the Redis that answers may be another, and leaves out what it gave before.
+        An outcome that cannot be read goes to the dead letters.
+        """
+        stream = self._keys.verdicts(run)
+        given = self._given[run] = set()
+        last, breaks = "0-0", self._ride.breaks
+        while True:
+            entries = await self._wait({stream: last}, count=_PAGE)
+            if not entries:
+                # A read whose time ran out and one that found nothing look the same: this tells them apart.
+                await self._ride.through(self._redis.ping)
+            if breaks != self._ride.breaks:
+                last, breaks = "0-0", self._ride.breaks
+                continue
+            for last, fields in entries:
+                if last in given:
+                    continue
+                try:
+                    outcome = read_outcome(last, fields)
+                except UnreadableEntry as error:
+                    await self._step(scripts.BURY_OUTCOME, run, error.cohort, last, printable(str(error)))
+                else:
+                    given.add(last)
+                    yield outcome
+
+    async def forget(self, run: str, outcomes: Sequence[Outcome]) -> None:
+        """Remove outcomes whose effect is durable; frees room for as many cohorts."""
+        for page in _pages(outcomes):
+            named = [text for outcome in page for text in (outcome.cohort_id, outcome.entry_id)]
+            await self._step(scripts.FORGET, run, *named)
+            self._given.get(run, set()).difference_update(outcome.entry_id for outcome in page)
+
+    async def withdraw(self, run: str, cohort_ids: Sequence[str] | None = None) -> int:
+        """Take back the tasks (waiting or in flight) and outcomes of these cohorts, or of all; how many there were.
+
+        A worker that still has one of them learns so when it renews its lease, and cannot settle it.
+        """
+        if cohort_ids is None:
+            return int(await self._step(scripts.WITHDRAW, run))
+        return sum([int(await self._step(scripts.WITHDRAW, run, *page)) for page in _pages(cohort_ids)])
+
+    async def runs(self) -> list[str]:
+        """Names of the runs with a cohort that is not forgotten."""
+        names: Any = await self._ride.through(lambda: self._redis.smembers(self._keys.runs))
+        return sorted(names)
+
+    async def open_group(self) -> None:
+        """Make the workers' group if it is not there yet, and take off it those that are long gone."""
+        await self._step(scripts.OPEN, _LEFT_BEHIND_MS)
+
+    async def take(self, consumer: str, *, count: int = 1, lease_ms: int = 15_000) -> list[Delivery]:
+        """Up to `count` tasks: first those held by another for longer than its lease, or handed back; then new ones.
+
+        Returns an empty list after a second without any, or at once if it had to make the group (in a new Redis).
+        What cannot be read, and what was delivered too often, is buried, not returned.
+        """
+        claimed = await self._step(scripts.TAKE, consumer, count, lease_ms)
+        if claimed is None:
+            await self.open_group()
+            return []
+        found = [(entry_id, _as_fields(flat), attempt, error) for entry_id, attempt, error, flat in claimed]
+        if not found:
+            found = [(entry_id, fields, 1, "") for entry_id, fields in await self._new(consumer, count)]
+        deliveries = []
+        for entry_id, fields, attempt, last_error in found:
+            try:
+                task = read_task(fields)
+            except UnreadableEntry as error:
+                await self._bury(entry_id, error.run, error.cohort, str(error), attempt)
+                continue
+            delivery = Delivery(entry_id, task, attempt, last_error or None)
+            if attempt > self._max_deliveries:
+                reason = f"{self._max_deliveries} workers had it and none answered"
+                await self._bury(entry_id, task.run, task.request.cohort.id, reason, attempt - 1)
+            else:
+                deliveries.append(delivery)
+        return deliveries
+
+    async def renew(self, consumer: str, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Begin their leases anew. Returns those it holds no longer: ended, withdrawn, or taken over by another."""
+        ids = [delivery.entry_id for delivery in deliveries]
+        return [deliveries[place] for place in await self._step(scripts.RENEW, consumer, *ids)]
+
+    async def hand_back(self, consumer: str, deliveries: Sequence[Delivery], error: str | None = None) -> None:
+        """Let others take them at once. With an `error` it counts as an attempt, without one it does not."""
+        ids = [delivery.entry_id for delivery in deliveries]
+        await self._step(scripts.HAND_BACK, consumer, int(error is not None), printable(error or ""), *ids)
+
+    async def settle(self, delivery: Delivery, response: JudgeResponse) -> bool:
+        """Replace the task by its response. False if it has ended already: another was first, or it was withdrawn."""
+        task = delivery.task
+        arguments = (task.run, task.request.cohort.id, delivery.entry_id, response.model_dump_json())
+        return bool(await self._step(scripts.SETTLE, *arguments))
+
+    async def bury(self, delivery: Delivery, reason: str) -> bool:
+        """Move the task to the dead letters and tell its run. False if it has ended already."""
+        task = delivery.task
+        return await self._bury(delivery.entry_id, task.run, task.request.cohort.id, reason, delivery.attempt)
+
+    async def leave(self, consumer: str) -> None:
+        """Take the worker off the group, if it holds nothing."""
+        await self._step(scripts.LEAVE, consumer)
+
+    async def _bury(self, entry_id: str, run: str, cohort: str, reason: str, attempts: int) -> bool:
+        return bool(await self._step(scripts.BURY, run, cohort, entry_id, printable(reason), attempts))
+
+    async def _new(self, consumer: str, count: int) -> list[tuple[str, Fields]]:
+        def read() -> Any:
+            return self._redis.xreadgroup(GROUP, consumer, {self._keys.cohorts: ">"}, count=count, block=BLOCK_MS)
+
+        try:
+            return await self._ride.through(lambda: blocking_read(read()))
+        except ResponseError as error:
+            if "NOGROUP" not in str(error):  # the queue was emptied under it: the next call makes the group
+                raise
+            return []
+
+    async def _wait(self, after: dict[str, str], *, count: int) -> list[tuple[str, Fields]]:
+        streams: Any = after
+        return await self._ride.through(lambda: blocking_read(self._redis.xread(streams, count=count, block=BLOCK_MS)))
+
+
+def _as_fields(flat: Sequence[str]) -> Fields:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _pages(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), _PAGE):
+        yield items[start : start + _PAGE]
