@@ -122,6 +122,8 @@ def batches_router(store: BatchStore | None) -> APIRouter:
         try:
             async for each in store.follow(owner, batch.id, last_event_id or 0, stopping):
                 yield ServerSentEvent(event="result", id=str(each.number), raw_data=each.result)
+            if stopping is not None and stopping.is_set():
+                return  # in the middle, perhaps; the batch may have come to its end since
             ended = await store.status(owner, batch.id)
             if ended.state is not BatchState.RUNNING:
                 yield ServerSentEvent(event="done", data=ended)

@@ -159,7 +159,10 @@ class BatchStore:
             if entries and "end" in entries[-1][1]:
                 return
             if not entries and (await self.status(owner, batch_id)).state is not BatchState.RUNNING:
-                return  # `number` lies beyond the end
+                # Either `number` lies beyond the end, or the end came since the last read.
+                async for numbered in self.results_after(owner, batch_id, number):
+                    yield numbered
+                return
 
     async def take(self, count: int, lease_ms: int) -> list[Item]:
         """Up to `count` items to judge; an empty list after a second without any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import uuid
 from collections.abc import Iterator
@@ -271,3 +272,19 @@ def test_following_does_not_keep_a_service_from_stopping(settings: ServiceSettin
     reading.join(timeout=5)  # less than what open connections are granted
     assert not reading.is_alive()
     assert "event: done" not in lines
+
+
+def test_a_service_that_stops_does_not_say_that_all_was_told(
+    settings: ServiceSettings, teacher: str, gate: Gate
+) -> None:
+    gate.let_on()
+    app = judge_app(with_teacher(settings, teacher))
+    with served(app) as url:
+        wait_until_ready(url)
+        with PreceptorClient(url) as client:
+            batch = client.submit_batch(requests(3))
+            assert len([*client.batch_results(batch.id)]) == 3
+        app.state.stopping = asyncio.Event()
+        app.state.stopping.set()
+        events = httpx.get(f"{url}/v1/batches/{batch.id}/events").text
+    assert "event: done" not in events

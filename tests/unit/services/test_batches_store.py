@@ -11,6 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from preceptor_client.contract import (
+    Batch,
     BatchRequest,
     BatchResult,
     BatchState,
@@ -167,6 +168,22 @@ async def test_a_batch_that_is_done_stays_done(store: BatchStore) -> None:
     [item] = await store.take(1, LEASE_MS)
     await store.settle(item, result_of(item))
     assert (await store.cancel("me", "b")).state is BatchState.DONE
+
+
+async def test_a_result_that_comes_between_a_look_at_the_results_and_one_at_the_batch_is_not_missed(
+    redis: Redis, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unlucky(BatchStore):
+        async def status(self, owner: str, batch_id: str) -> Batch:
+            for item in await self.take(9, LEASE_MS):
+                await self.settle(item, result_of(item))
+            return await super().status(owner, batch_id)
+
+    monkeypatch.setattr(store_module, "_BLOCK_MS", 100)
+    store = BatchStore(redis, namespace=namespace, ttl_s=3600, max_waiting=100)
+    await store.submit("me", batch(2, "b"))
+    store.__class__ = Unlucky
+    assert [each.number for each in await drained(store, "me", "b")] == [1, 2]
 
 
 async def test_results_are_followed_from_any_number_on(store: BatchStore) -> None:
