@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 
-from preceptor_client.stack import Stack, vllm_part
+from preceptor_client.stack import vllm_part
+from preceptor_client.stack.process import Process
 from preceptor_trainer.config import VllmConfig
 from preceptor_trainer.logprobs import suffix_logps
 from preceptor_trainer.rollouts.engine import EngineError, PolicyEngine, Rollouts
@@ -22,15 +26,35 @@ pytestmark = pytest.mark.timeout(600)  # the first test that needs vLLM waits fo
 PREFIXES = [[5, 6, 7, 8, 9, 10], [11], [12, 13, 14]]
 
 
-@pytest.fixture(scope="module")
-def policy_url(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> str:
+class PolicyServer:
     """A vLLM server that follows a policy; it starts with other weights than any test loads."""
-    directory = tmp_path_factory.mktemp("policy")
-    start = export_for_vllm(tiny_llama(99), word_tokenizer(), directory / "start")
-    part = vllm_part(start, "policy", directory, name="policy", max_model_len=64, development=True)
-    url = stack.start(part).part.url
-    assert url is not None
-    return url
+
+    def __init__(self, directory: Path) -> None:
+        start = export_for_vllm(tiny_llama(99), word_tokenizer(), directory / "start")
+        self._part = vllm_part(start, "policy", directory, name="policy", max_model_len=64, development=True)
+        assert self._part.url
+        self.url = self._part.url
+        self.start()
+
+    def start(self) -> None:
+        self._process = Process(self._part)
+        self._process.wait_ready()
+
+    def kill(self) -> None:
+        """kill -9 of everything that belongs to it."""
+        self._process.stop(0)
+
+
+@pytest.fixture(scope="module")
+def policy_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PolicyServer]:
+    server = PolicyServer(tmp_path_factory.mktemp("policy"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def policy_url(policy_server: PolicyServer) -> str:
+    return policy_server.url
 
 
 EOS = 3
@@ -129,6 +153,41 @@ async def test_a_server_that_is_not_there_is_an_error_that_names_its_address(tmp
     with pytest.raises(EngineError, match=r"no answer from vLLM at http://127\.0\.0\.1:9"):
         await engine.load(tiny_llama(0), 0)
     await engine.close()
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_killed_between_two_samples_and_during_one_samples_the_current_weights(
+    policy_server: PolicyServer, tmp_path: Path
+) -> None:
+    engine = VllmEngine(VllmConfig(url=policy_server.url), tmp_path)
+    await engine.load(tiny_llama(0), 0)
+    await engine.load(tiny_llama(1), 1)
+    before = await engine.sample(PREFIXES, k=2, n_tokens=8, seed=5)
+
+    await asyncio.to_thread(policy_server.kill)
+    await asyncio.to_thread(policy_server.start)
+    after = await engine.sample(PREFIXES, k=2, n_tokens=8, seed=5)
+    assert_logps_are_those_of(tiny_llama(1), after)
+    assert [[r.ids for r in row] for row in after.of_prefix] == [[r.ids for r in row] for row in before.of_prefix]
+
+    sample = asyncio.create_task(engine.sample(PREFIXES, k=64, n_tokens=40, seed=6))
+    await until_running(policy_server.url)
+    await asyncio.to_thread(policy_server.kill)
+    await asyncio.to_thread(policy_server.start)
+    during = await sample
+    assert during.version == 1
+    assert_logps_are_those_of(tiny_llama(1), during)
+    await engine.close()
+
+
+async def until_running(url: str) -> None:
+    """Return when vLLM works on a request."""
+    async with httpx.AsyncClient(base_url=url) as http:
+        for _ in range(1000):
+            metrics = (await http.get("/metrics")).text
+            if re.search(r"^vllm:num_requests_running\{.*\} [1-9]", metrics, re.MULTILINE):
+                return
+    raise TimeoutError("the request did not begin")
 
 
 @pytest.mark.slow

@@ -43,6 +43,11 @@ class PolicyEngine(Protocol):
         """Of the weights that the next sample will use."""
         ...
 
+    @property
+    def waiting(self) -> str | None:
+        """What the sample or load that runs waits for: a server that is away, and what was seen of it."""
+        ...
+
     async def sample(
         self,
         prefixes: Sequence[Sequence[int]],

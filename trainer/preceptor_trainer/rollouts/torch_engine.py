@@ -29,6 +29,7 @@ class TorchEngine:
         self._eos_id = eos_id
         self._installed = version
         self._pending: tuple[int, dict[str, Tensor]] | None = None
+        self.waiting: str | None = None
 
     @property
     def version(self) -> int:

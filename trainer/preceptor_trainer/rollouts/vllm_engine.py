@@ -1,34 +1,46 @@
 """Sampling by the policy's own vLLM server, which is given new weights in place.
 
-In: token ids, over HTTP (`/v1/completions`). Out: `Rollouts`. `load` saves the weights where the server can read
-them, has it reload them and drop its prefix cache, and then asks for log-probabilities of a probe text and compares
-them with the model's own: a server that serves anything but the weights of `version` is an error, never a silent
-bias. May wait for the server; sampling and loading never overlap, so a sample runs on one version.
+In: token ids. Out: `Rollouts`. `load` keeps a copy of the weights where the server can read them, has it reload them
+and drop its prefix cache, and then asks for log-probs of a probe text and compares them with the model's own: a server
+that serves anything but the weights of `version` is an error, never a silent bias. Sampling and loading never overlap,
+so a sample runs on one version.
+
+The server may die, hang or be restarted, with the weights of its start folder, at any moment. It bears a mark while it
+has the weights, which a restart loses; a sample counts only if the mark is still there after it. A server that lost it
+is given the copy again, and the sample is repeated. A server that is away is waited for, up to
+`rollouts.vllm.patience_s` from the first failed try of a sample or load; only the first load does not wait.
 
 The server must be started from a folder written by `export_for_vllm`: on a CPU, vLLM 0.32 keeps a packed copy of an
 output matrix that is tied to the embeddings, and a reload leaves that copy as it was. The export unties them.
-The reload endpoints are vLLM's development mode (`VLLM_SERVER_DEV_MODE=1`): keep that server on loopback. They change
-between releases of vLLM, and this file is the only one that knows them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import httpx
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from preceptor_trainer.config import VllmConfig
 from preceptor_trainer.logprobs import suffix_logps
-from preceptor_trainer.rollouts.engine import EngineError, Rollout, Rollouts
+from preceptor_trainer.patience import Patience
+from preceptor_trainer.rollouts.engine import EngineError, Rollouts
+from preceptor_trainer.rollouts.vllm_server import UNMARKED, Away, VllmServer
 
 PROBE_TOKENS = 16
+_COPIES = "policy-version-"
+
+T = TypeVar("T")
 
 
 def export_for_vllm(model: Any, tokenizer: Any, directory: Path) -> Path:
@@ -50,17 +62,35 @@ def _save_weights(model: Any, directory: Path) -> None:
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
+@dataclass(frozen=True)
+class _Copy:
+    """The weights of `version` in `folder`, and what the model itself says of a probe text."""
+
+    version: int
+    folder: Path
+    probe: tuple[int, ...]
+    logps: torch.Tensor
+
+
 class VllmEngine:
-    """`version` is unknown (-1) until the first `load`."""
+    """`version` is unknown (-1) until the first `load`. `sync_dir` is this engine's alone."""
 
     def __init__(self, config: VllmConfig, sync_dir: Path, *, eos_id: int | None = None) -> None:
-        self._model_name = config.model
-        self._tolerance = config.tolerance
+        self._config = config
         self._sync_dir = sync_dir.resolve()
         self._stop_ids = [] if eos_id is None else [eos_id]
-        self._http = httpx.AsyncClient(base_url=config.url, timeout=config.timeout_s)
+        self._server = VllmServer(config.url, config.model, config.timeout_s)
         self._turn = asyncio.Lock()
-        self.version = -1
+        self._copy: _Copy | None = None
+        self._own = f"preceptor-{secrets.token_hex(8)}-"
+        self._numbers = count()
+        self._mark: str | None = None
+        """The mark that the server bears while it has the weights of `_copy`; None: hand them over first."""
+        self.waiting: str | None = None
+
+    @property
+    def version(self) -> int:
+        return self._copy.version if self._copy else -1
 
     async def sample(
         self,
@@ -73,79 +103,115 @@ class VllmEngine:
         seed: int | None = None,
     ) -> Rollouts:
         async with self._turn:
-            if self.version < 0:
+            if (weights := self._copy) is None:
                 raise EngineError("the vLLM policy engine has no weights yet: load them before sampling")
             # Greedy rollouts of a prefix are all the same, and vLLM refuses to sample them more than once.
             n = k if temperature > 0 else 1
-            answer = await self._post(
-                "/v1/completions",
-                {
-                    "model": self._model_name,
-                    "prompt": [list(prefix) for prefix in prefixes],
-                    "n": n,
-                    "max_tokens": n_tokens,
-                    "temperature": temperature,
-                    "top_p": top_p,
-                    "seed": seed,
-                    "logprobs": 0,
-                    # Only what this run calls the end of a text ends one, whatever the model's own files say.
-                    "ignore_eos": True,
-                    "stop_token_ids": self._stop_ids,
-                    "return_token_ids": True,
-                },
-            )
-            choices = sorted(answer["choices"], key=lambda choice: choice["index"])
-            if len(choices) != len(prefixes) * n:
-                raise EngineError(f"vLLM answered {len(choices)} rollouts instead of {len(prefixes) * n}")
-            rollouts = [
-                Rollout(tuple(choice["token_ids"]), tuple(choice["logprobs"]["token_logprobs"])) for choice in choices
-            ]
-            grouped = (tuple(rollouts[i : i + n]) for i in range(0, len(rollouts), n))
-            return Rollouts(self.version, tuple(row * (k // n) for row in grouped))
+
+            async def attempt() -> Rollouts:
+                if self._mark is None:
+                    await self._hand_over(weights)
+                rows = await self._server.sample(
+                    prefixes,
+                    n=n,
+                    n_tokens=n_tokens,
+                    temperature=temperature,
+                    top_p=top_p,
+                    seed=seed,
+                    stop_ids=self._stop_ids,
+                )
+                await self._check_mark()
+                return Rollouts(weights.version, tuple(row * (k // n) for row in rows))
+
+            return await self._ride(attempt)
 
     async def load(self, model: Any, version: int) -> None:
         async with self._turn:
-            weights = self._sync_dir / f"version-{version}"
-            await asyncio.to_thread(_save_weights, model, weights)
-            await self._post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(weights)}})
-            await self._post("/reset_prefix_cache", None)
-            await self._verify(model, version)
-            self.version = version
-            await asyncio.to_thread(shutil.rmtree, weights)
+            weights = await asyncio.to_thread(self._keep, model, version)
+            if self._copy is None:
+                try:
+                    await self._hand_over(weights)
+                except Away as away:
+                    raise EngineError(f"{away}; start the policy's server or set rollouts.vllm.url") from away
+            else:
+                await self._ride(partial(self._hand_over, weights))
+            former, self._copy = self._copy, weights
+            if former and former.folder != weights.folder:
+                await asyncio.to_thread(shutil.rmtree, former.folder)
 
     async def close(self) -> None:
-        await self._http.aclose()
+        await self._server.close()
+        await asyncio.to_thread(self._remove_copies)
 
-    async def _verify(self, model: Any, version: int) -> None:
-        probe = torch.randint(
-            0, model.config.vocab_size, (PROBE_TOKENS,), generator=torch.Generator().manual_seed(version)
-        )
-        ids = probe.tolist()
-        answer = await self._post(
-            "/v1/completions",
-            {"model": self._model_name, "prompt": [ids], "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0},
-        )
-        served = [
-            step[str(token)]["logprob"]
-            for token, step in zip(ids[1:], answer["choices"][0]["prompt_logprobs"][1:], strict=True)
-        ]
-        with torch.inference_mode():
-            logps_1T, _ = suffix_logps(model, [ids[:1]], [ids[1:]])
-        difference = (logps_1T[0].cpu() - torch.tensor(served)).abs().mean().item()
-        if not difference <= self._tolerance:
+    async def _ride(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of `attempt`, tried again for as long as the server is away."""
+        patience = Patience(self._config.patience_s)
+        try:
+            while True:
+                try:
+                    return await attempt()
+                except Away as away:
+                    self._mark = None
+                    self.waiting = str(away)
+                    if not await patience.pause():
+                        raise EngineError(
+                            f"{away}; it was waited for {self._config.patience_s:.0f} s (rollouts.vllm.patience_s): "
+                            "start the policy's server again, then go on with --resume"
+                        ) from away
+        finally:
+            self.waiting = None
+
+    async def _hand_over(self, weights: _Copy) -> None:
+        """Marked first and looked at last: no restart in between goes unnoticed."""
+        self._mark = None
+        mark = f"{self._own}{next(self._numbers)}"
+        await self._server.set_mark(mark)
+        await self._server.reload(weights.folder)
+        served = torch.tensor(await self._server.logps(weights.probe))
+        self._mark = mark
+        await self._check_mark()
+        self.waiting = None
+        difference = (weights.logps - served).abs().mean().item()
+        if not difference <= self._config.tolerance:
+            self._mark = None
             raise EngineError(
-                f"after loading version {version}, vLLM's log-probs differ from the policy's by {difference:.4f} nats "
-                f"a token (rollouts.vllm.tolerance is {self._tolerance}): it does not serve these weights. Was it "
-                "started from a folder written by export_for_vllm?"
+                f"after loading version {weights.version}, vLLM's log-probs differ from the policy's by "
+                f"{difference:.4f} nats a token (rollouts.vllm.tolerance is {self._config.tolerance}): it does not "
+                "serve these weights. Was it started from a folder written by export_for_vllm?"
             )
 
-    async def _post(self, path: str, body: dict[str, Any] | None) -> Any:
+    async def _check_mark(self) -> None:
+        found = await self._server.mark()
+        if found == self._mark:
+            return
+        if found == UNMARKED or found.startswith(self._own):
+            raise Away(f"vLLM at {self._server.url} was restarted and has lost the policy's weights")
+        raise EngineError(
+            f"another run gives its weights to vLLM at {self._server.url}: "
+            "a policy's server serves one run; set rollouts.vllm.url"
+        )
+
+    def _keep(self, model: Any, version: int) -> _Copy:
+        """A copy of `model`, complete when it gets its name: a server that comes back may have to read it again."""
+        if self._copy is None:
+            self._remove_copies()  # of a run that was killed
+        folder = self._sync_dir / f"{_COPIES}{version}"
+        partial_folder = folder.with_suffix(".partial")
         try:
-            response = await self._http.post(path, json=body)
-        except httpx.HTTPError as error:
-            raise EngineError(f"no answer from vLLM at {self._http.base_url}{path}: {error!r}") from error
-        if response.status_code == httpx.codes.NOT_FOUND and not path.startswith("/v1"):
-            raise EngineError(f"vLLM has no {path}: start the policy's server with VLLM_SERVER_DEV_MODE=1")
-        if response.is_error:
-            raise EngineError(f"vLLM refused {path} with status {response.status_code}: {response.text[:500]}")
-        return response.json() if response.content else None
+            _save_weights(model, partial_folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            partial_folder.rename(folder)
+        except (OSError, SafetensorError) as error:
+            raise EngineError(
+                f"cannot write the policy's weights to {self._sync_dir}: {error}; make room or set "
+                "rollouts.vllm.sync_dir"
+            ) from error
+        generator = torch.Generator().manual_seed(version)
+        probe = torch.randint(0, model.config.vocab_size, (PROBE_TOKENS,), generator=generator).tolist()
+        with torch.inference_mode():
+            logps_1T, _ = suffix_logps(model, [probe[:1]], [probe[1:]])
+        return _Copy(version, folder, tuple(probe), logps_1T[0].cpu())
+
+    def _remove_copies(self) -> None:
+        for folder in self._sync_dir.glob(f"{_COPIES}*"):
+            shutil.rmtree(folder, ignore_errors=True)
