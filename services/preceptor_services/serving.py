@@ -68,6 +68,8 @@ def is_loopback(host: str) -> bool:
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises ServingError."""
+    if not 0 <= port <= 65535:  # the resolver would take it, and listen at its last 16 bits
+        raise ServingError(f"cannot listen at {host}:{port}: ports go from 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)

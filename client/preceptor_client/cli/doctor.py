@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -21,7 +22,7 @@ from preceptor_client.calls import Service, endpoint
 from preceptor_client.cli.common import settings_with, stdout
 from preceptor_client.sdk import PreceptorClient
 from preceptor_client.settings import ClientSettings
-from preceptor_client.stack import MissingProgram, find_redis_server, find_vllm, has_gpu, redis_probe, vllm_version
+from preceptor_client.stack import MissingProgram, find_redis_server, find_vllm, has_gpu, vllm_version
 
 _EXAMPLES = """\b
 Examples:
@@ -125,13 +126,34 @@ def check_services(settings: ClientSettings, needed: bool) -> Iterator[Check]:
             else:
                 advice = f"start it (`preceptor up`), or set PRECEPTOR_{service.upper()}_URL"
                 yield Check(service, grade, f"{url}: {health.status} {health.detail or ''}".strip(), advice)
-    reason = redis_probe(settings.redis_url)()
-    if reason is None:
-        yield Check("redis", "ok", f"ready at {settings.redis_url}")
-    else:
+    yield from check_queue(settings.redis_url, grade)
+
+
+def check_queue(url: str, grade: Grade) -> Iterator[Check]:
+    """Whether the Redis at `url` can hold the queue, and will still hold it after a crash."""
+    try:
+        from preceptor_client.queue import QueueMisfit, QueueUnavailable, check_redis, connect, shown
+    except ModuleNotFoundError:
         yield Check(
-            "redis", grade, f"{settings.redis_url}: {reason}", "start it (`preceptor up`), or set PRECEPTOR_REDIS_URL"
+            "redis", "warning", "not looked at without redis-py", "pip install 'preceptor[queue]' to use it here"
         )
+        return
+
+    async def ask() -> list[str]:
+        async with connect(url) as redis:
+            return await check_redis(redis)
+
+    try:
+        warnings = asyncio.run(ask())
+    except QueueUnavailable as error:
+        yield Check("redis", grade, f"{shown(url)}: {error}", "start it (`preceptor up`), or set PRECEPTOR_REDIS_URL")
+    except QueueMisfit as error:
+        yield Check("redis", grade, f"{shown(url)}: {error}", "set PRECEPTOR_REDIS_URL")
+    else:
+        yield Check("redis", "ok", f"ready at {shown(url)}")
+        for warning in warnings:
+            found, _, advice = warning.rpartition(": ")
+            yield Check("redis", "warning", found, advice)
 
 
 def _at_least(name: str, gigabytes: float, needed: float, advice: str) -> Check:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from preceptor_client.cli.common import CommandError, stderr, stdout
 from preceptor_client.cli.trainer import trainer_command
-from preceptor_client.stack import Endpoints, Part, Ports, Stack, sole_use, start_local_stack
+from preceptor_client.stack import Endpoints, Part, Ports, Stack, claim_port, sole_use, start_local_stack
 
 _EXAMPLES = """\b
 Examples:
@@ -34,17 +34,21 @@ def up(
     workers: Annotated[int, typer.Option(min=0, help="Judge workers on the queue.")] = 1,
     folder: Annotated[Path, typer.Option("--dir", help="For Redis' data and all logs.")] = Path("runs/up"),
     max_model_len: Annotated[int | None, typer.Option(help="Longest prompt with answer, in tokens.")] = None,
-    redis_port: Annotated[int, typer.Option(help="0 takes any free port.")] = 6379,
-    teacher_port: Annotated[int, typer.Option()] = 8100,
-    judge_port: Annotated[int, typer.Option()] = 8101,
-    rewrite_port: Annotated[int, typer.Option()] = 8102,
+    redis_port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")] = 6379,
+    teacher_port: Annotated[int, typer.Option(min=0, max=65535)] = 8100,
+    judge_port: Annotated[int, typer.Option(min=0, max=65535)] = 8101,
+    rewrite_port: Annotated[int, typer.Option(min=0, max=65535)] = 8102,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON when everything is ready.")] = False,
 ) -> None:
     """Run the service side of Preceptor without Docker; everything stops together."""
     if nano == (teacher is not None):
         raise CommandError("up needs a teacher: either --teacher DIR_OR_NAME or --nano")
+    if teacher and teacher.startswith(("/", ".", "~")) and not Path(teacher).is_dir():
+        raise CommandError(f"--teacher {teacher}: no such folder")
     ports = Ports(redis_port, teacher_port, judge_port, rewrite_port)
     with sole_use(folder), Stack() as stack:
+        for port in astuple(ports):
+            claim_port(port)  # told now, and not when a teacher has loaded for minutes
         model = teacher or nano_teacher()
         endpoints = start_local_stack(
             stack,
