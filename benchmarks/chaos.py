@@ -41,7 +41,7 @@ def report(outcomes: Sequence[Outcome]) -> dict[str, object]:
     recoveries = [recovery for outcome in outcomes for recovery in outcome.recoveries]
     targets = sorted({recovery.fault.target for recovery in recoveries})
     kinds = sorted({recovery.fault.kind for recovery in recoveries})
-    summed = ("resumes", "resumed_ok", "runs_trained", "cohorts_trained", "cohorts_dropped", "batch_items")
+    summed = ("resumes", "resumed_ok", "steps", "cohorts_trained", "cohorts_dropped", "batch_items")
     return {
         "faults": len(recoveries),
         "faults_by_part": Counter(recovery.fault.target.value for recovery in recoveries),
@@ -93,7 +93,7 @@ def run_one(folder: Path, teacher: Path, faults: Sequence[Fault], options: argpa
     def say(what: str) -> None:
         print(f"run {number}, {time.monotonic() - began:5.1f} s: {what}", file=sys.stderr, flush=True)
 
-    chaos = ChaosRun(folder, teacher, faults, steps=options.steps, seed=options.seed + number, say=say)
+    chaos = ChaosRun(folder, teacher, faults, seed=options.seed + number, say=say)
     try:
         chaos.run()
     except (PartFailed, Stuck) as error:
@@ -111,7 +111,6 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="how often everything is started anew")
     parser.add_argument("--faults", type=int, default=15, help="faults a run; 15 hit each part in each way once")
     parser.add_argument("--seed", type=int, default=0, help="of the faults, their order and their moments")
-    parser.add_argument("--steps", type=int, default=60, help="updates of a training; as many follow as are needed")
     parser.add_argument("--teacher", help="directory of a nano teacher (default: trained once)")
     parser.add_argument("--dir", help="keep data and logs here (default: a temporary folder, kept only on failure)")
     parser.add_argument("--json", action="store_true", help="the figures alone, without a table")

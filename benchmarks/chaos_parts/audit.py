@@ -38,7 +38,6 @@ class Findings:
 class Run:
     """A training run that has ended: the lines of its ledger, the steps of its metrics, the windows it took."""
 
-    name: str
     steps: int
     cohorts_per_step: int
     staleness: int
@@ -63,19 +62,19 @@ def audit_run(run: Run) -> Findings:
     findings = Findings()
     ends = Counter(window_of(line["cohort"]) for line in run.ledger)
     issued = Counter(run.issued)
-    findings.lost += [f"{run.name}: window {window} was given out and never ended" for window in issued - ends]
+    findings.lost += [f"window {window} was given out and never ended" for window in issued - ends]
     findings.doubled += [
-        f"{run.name}: window {window} ended {ends[window]} times and was given out {issued[window]} times"
+        f"window {window} ended {ends[window]} times and was given out {issued[window]} times"
         for window in ends - issued
     ]
     expected = Counter(range(1, run.steps + 1))
-    _compare(findings, f"{run.name}: a line of metrics for step", Counter(run.metrics), expected)
+    _compare(findings, "a line of metrics for step", Counter(run.metrics), expected)
     trained = [line for line in run.ledger if line["outcome"] == TRAINED]
     of_step = Counter(line["step"] for line in trained)
     needed = Counter(dict.fromkeys(expected, run.cohorts_per_step))
-    _compare(findings, f"{run.name}: a cohort trained at step", of_step, needed)
+    _compare(findings, "a cohort trained at step", of_step, needed)
     for line in run.ledger:
-        who = f"{run.name}: cohort {line['cohort']}"
+        who = f"cohort {line['cohort']}"
         if line["outcome"] != TRAINED:
             if not line["reason"]:
                 findings.lost.append(f"{who} was dropped as {line['outcome']} without a reason")

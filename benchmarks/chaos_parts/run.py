@@ -48,7 +48,7 @@ class Outcome:
     findings: Findings = field(default_factory=Findings)
     resumes: int = 0
     resumed_ok: int = 0
-    runs_trained: int = 0
+    steps: int = 0
     cohorts_trained: int = 0
     cohorts_dropped: int = 0
     batch_items: int = 0
@@ -67,14 +67,14 @@ class ChaosRun:
     """`say` is told what happens, as it happens; `events.jsonl` in `folder` keeps it."""
 
     def __init__(
-        self, folder: Path, teacher: Path, faults: Sequence[Fault], *, steps: int, seed: int, say: Callable[[str], None]
+        self, folder: Path, teacher: Path, faults: Sequence[Fault], *, seed: int, say: Callable[[str], None]
     ) -> None:
         self._folder = folder
         self._faults = faults
         self._say = say
         self._services = Services(folder, teacher)
         urls = self._services.redis_url, self._services.rewrite_url
-        self._training = Training(folder, *urls, steps=steps, seed=seed)
+        self._training = Training(folder, *urls, seed=seed)
         texts = [json.loads(line)["text"] for line in self._training.corpus.read_text(encoding="utf-8").splitlines()]
         self._traffic = Traffic(self._services.judge_url, texts, seed=seed)
         self.outcome = Outcome()
@@ -87,7 +87,7 @@ class ChaosRun:
                 self._services.start()
                 self._note("everything is ready")
                 self._traffic.start()
-                self._training.go_on(another=True)
+                self._training.begin()
                 for fault in self._faults:
                     self._hit(fault)
                 self._finish()
@@ -99,33 +99,31 @@ class ChaosRun:
         trained = Watch(self._training.trained)
         self._until(f"{fault.cohorts} cohorts are trained", lambda: trained.grown() >= fault.cohorts)
         time.sleep(fault.delay_s)
-        self._until(
-            f"{fault.target} has work in hand", lambda: self._training.may_be_hit and self._services.busy(fault)
-        )
+        self._until(f"{fault.target} has work in hand", lambda: self._services.busy(fault))
         self._note(str(fault))
         began = time.monotonic()
         part = self._training if fault.target is Target.TRAINER else self._services
         part.strike(fault)
         judged, trained = Watch(lambda: self._traffic.results), Watch(self._training.trained)
+        if fault.target is Target.TRAINER and fault.kind is not Kind.PAUSE:
+            self._wait_for_resume()
         self._until("a cohort is trained again", lambda: trained.grown() > 0)
         if fault.target is Target.JUDGE:
             self._until("a batch item is judged again", lambda: judged.grown() > 0)
-        if fault.target is Target.TRAINER and fault.kind is not Kind.PAUSE:
-            resume = self._training.resumes[-1]
-            self.outcome.resumes += 1
-            self.outcome.resumed_ok += resume.ok
-            self._note(f"resumed after step {resume.step}: {'ok' if resume.ok else 'NOT as it should'}")
         self.outcome.recoveries.append(Recovery(fault, time.monotonic() - began))
         self._note(f"recovered after {self.outcome.recoveries[-1].seconds:.1f} s")
 
+    def _wait_for_resume(self) -> None:
+        resume = self._training.resumes[-1]
+        self._until("a step is trained again", lambda: resume.trained.grown() > 0)
+        self.outcome.resumes += 1
+        self.outcome.resumed_ok += resume.ok
+        self._note(f"resumed after step {resume.step}: {'as it should' if resume.ok else 'NOT as it should'}")
+
     def _finish(self) -> None:
-        trained, since = Watch(self._training.trained), time.monotonic()
-        while self._training.go_on(another=False):
-            self._services.check()
-            if trained.grown() > 0:
-                trained, since = Watch(self._training.trained), time.monotonic()
-            self._in_time("the run's end", since)
-            time.sleep(_LOOK_EVERY_S)
+        self._training.finish()
+        self._wait_for_resume()
+        self._until("the run ends", self._training.ended, training=False)
         self._note("trained to the end")
         if not self._traffic.finish(_PATIENCE_S):
             raise Stuck("the batches do not end")
@@ -148,30 +146,26 @@ class ChaosRun:
         return asyncio.run(look())
 
     def _audit(self) -> None:
-        outcome, training = self.outcome, self._training
-        for run in training.ended_runs():
-            outcome.findings += audit_run(run)
-            outcome.cohorts_dropped += len(run.ledger)
+        outcome, run = self.outcome, self._training.record()
+        outcome.findings += audit_run(run)
+        outcome.steps = run.steps
+        outcome.cohorts_trained = self._training.trained()
+        outcome.cohorts_dropped = len(run.ledger) - outcome.cohorts_trained
+        outcome.failed_verdicts = self._training.failed_verdicts()
         for batch in self._traffic.batches:
             outcome.findings += audit_batch(batch)
             outcome.batch_items += batch.items
-        outcome.runs_trained = len(training.outs)
-        outcome.cohorts_trained = training.trained()
-        outcome.cohorts_dropped -= outcome.cohorts_trained
-        outcome.failed_verdicts = training.failed_verdicts()
 
-    def _until(self, what: str, there: Callable[[], bool]) -> None:
-        """Wait until `there()`, and keep an eye on everything meanwhile."""
+    def _until(self, what: str, there: Callable[[], bool], *, training: bool = True) -> None:
+        """Wait until `there()`, and keep an eye on everything meanwhile: nothing may end that was not hit."""
         began = time.monotonic()
         while not there():
             self._services.check()
-            self._training.go_on(another=True)
-            self._in_time(what, began)
+            if training:
+                self._training.check()
+            if time.monotonic() - began > _PATIENCE_S:
+                raise Stuck(f"{what}: still not so after {_PATIENCE_S:.0f} s")
             time.sleep(_LOOK_EVERY_S)
-
-    def _in_time(self, what: str, began: float) -> None:
-        if time.monotonic() - began > _PATIENCE_S:
-            raise Stuck(f"{what}: still not so after {_PATIENCE_S:.0f} s")
 
     def _note(self, what: str) -> None:
         self._say(what)

@@ -1,7 +1,7 @@
-"""The trainer under fire: `preceptor train`, hit and resumed, one short run after the other for as long as needed.
+"""The trainer under fire: `preceptor train`, hit and resumed.
 
-In: a folder, the services' addresses. Out: runs in folders of their own, each to its end. Raises `PartFailed` when the
-trainer ends in any other way than by its own success or by being hit.
+In: a folder, the services' addresses. Out: a run that goes on until it is told to finish, then to its end a few steps
+later. Raises `PartFailed` when the trainer ends in any other way than by its own success or by being hit.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ from preceptor_client.config import load_config
 from preceptor_client.stack import Part, Process
 from preceptor_trainer.checkpoint import load_state
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.config import ENV_PREFIX, DataConfig, TrainConfig
+from preceptor_trainer.config import ENV_PREFIX, TrainConfig
 from preceptor_trainer.data.stream import WindowStream
 from preceptor_trainer.nano.corpus import write_corpus
 from preceptor_trainer.nano.model import nano_llama
 from preceptor_trainer.nano.tokenizer import policy_tokenizer
 
 COHORTS_PER_STEP = 4
-_LAST_STEPS = 8
-"""A run this near to its end is not hit any more: its end would be over before its recovery."""
+STALENESS = 1
+_ENDLESS = 1_000_000
+_DOCUMENTS = 2000
+_LAST_STEPS = 5
+"""After the last fault: more than are in flight, so that the end has to be exact."""
 
 
 @dataclass
 class Resume:
     """A trainer that was started again, after `step` if there was a checkpoint of it."""
 
-    run: Path
     step: int
     """The newest checkpoint's; 0 if there was none."""
     trained: Watch
@@ -49,127 +51,124 @@ class Resume:
 
 
 class Training:
-    """Runs of `steps` each. Call `go_on` often."""
+    """One run. `begin` it, `strike` it, `finish` it."""
 
-    def __init__(self, folder: Path, redis_url: str, rewrite_url: str, *, steps: int, seed: int) -> None:
-        self._folder = folder
-        self._steps = steps
-        self._seed = seed
-        self._policy = folder / "policy"
-        tokenizer = policy_tokenizer()
-        nano_llama(tokenizer, layers=1, seed=seed).save_pretrained(self._policy)
-        tokenizer.save_pretrained(self._policy)
-        self.corpus = write_corpus(folder / "corpus.jsonl", 2 * steps * COHORTS_PER_STEP, name="chaos", seed=seed)
-        self._addresses = {"judge": {"redis_url": redis_url}, "rewrite": {"url": rewrite_url}}
-        self.outs: list[Path] = []
-        self.resumes: list[Resume] = []
-        self._process: Process | None = None
+    def __init__(self, folder: Path, redis_url: str, rewrite_url: str, *, seed: int) -> None:
+        self._out = folder / "run"
+        self._logs = folder / "trainer"
+        self._config = folder / "run.yaml"
+        policy, tokenizer = folder / "policy", policy_tokenizer()
+        nano_llama(tokenizer, layers=1, seed=seed).save_pretrained(policy)
+        tokenizer.save_pretrained(policy)
+        self.corpus = write_corpus(folder / "corpus.jsonl", _DOCUMENTS, name="chaos", seed=seed)
+        values: dict[str, Any] = {
+            "run": "chaos",
+            "out": str(self._out),
+            "seed": seed,
+            "device": "cpu",
+            "threads": 1,
+            "steps": _ENDLESS,
+            "cohorts_per_step": COHORTS_PER_STEP,
+            "model": {"path": str(policy)},
+            "data": {"path": str(self.corpus), "prefix_tokens": 24, "min_prefix_tokens": 8, "suffix_tokens": 16},
+            "pool": {"original": True, "rewrite": True, "rollouts": 1},
+            "judge": {"redis_url": redis_url},
+            "rewrite": {"url": rewrite_url},
+            "objective": {"name": "dpo"},
+            "optimizer": {"schedule": "constant"},
+            "staleness": {"limit": STALENESS},
+            "checkpoint": {"every": 3},
+        }
+        self._config.write_text(yaml.safe_dump(values), encoding="utf-8")
+        self._steps = _ENDLESS
         self._lives = 0
+        self.resumes: list[Resume] = []
 
-    def go_on(self, *, another: bool) -> bool:
-        """False when the run has ended well and `another` is not to begin; else one is going on."""
-        if self._process and self._process.exited.is_set():
-            status = self._process.stop()
-            if status != 0:
-                raise self._process.failure()
-            self._process = None
-            if not another:
-                return False
-        if self._process is None:
-            self._begin()
-        return True
-
-    def stop(self) -> None:
-        """End what is running."""
-        if self._process:
-            self._process.stop()
-
-    def trained(self) -> int:
-        """Cohorts trained so far, over all runs."""
-        return sum(line["outcome"] == TRAINED for out in self.outs for line in json_lines(out / "cohorts.jsonl"))
-
-    @property
-    def may_be_hit(self) -> bool:
-        """Whether it has trained, and is not about to end."""
-        return 0 < _steps_of(self.outs[-1]) <= self._steps - _LAST_STEPS
+    def begin(self) -> None:
+        """Start it."""
+        self._launch()
 
     def strike(self, fault: Fault) -> None:
         """Do it; a trainer that was ended is started again with `--resume`. Returns at once then."""
-        assert self._process is not None
         if fault.kind is Kind.PAUSE:
             pause(self._process, fault.pause_s)
             return
         if fault.kind is Kind.KILL:
             kill(self._process)
-        self._process.stop()
-        out = self.outs[-1]
-        checkpoints = sorted((out / "checkpoints").glob("step-*"))
-        step = int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
-        self._launch(out, "--resume")
-        self.resumes.append(Resume(out, step, Watch(lambda: _steps_of(out))))
+        self._resume()
 
-    def ended_runs(self) -> list[Run]:
-        """What the auditor needs of every run, read back from the disk."""
-        return [self._ended(out) for out in self.outs]
+    def finish(self) -> None:
+        """Stop it once more, and resume it for the last steps."""
+        self._process.stop()
+        self._steps = self.steps() + _LAST_STEPS
+        self._resume(f"--steps={self._steps}")
+
+    def check(self) -> None:
+        """Raises `PartFailed` if it has ended, whatever its status: it has steps without end before it."""
+        if self._process.exited.is_set():
+            raise self._process.failure()
+
+    def ended(self) -> bool:
+        """Whether it has done all its steps."""
+        if not self._process.exited.is_set():
+            return False
+        if self._process.stop() != 0:
+            raise self._process.failure()
+        return True
+
+    def stop(self) -> None:
+        """End it."""
+        if self._lives:
+            self._process.stop()
+
+    def steps(self) -> int:
+        """Done so far."""
+        return len(self._metrics())
+
+    def trained(self) -> int:
+        """Cohorts trained so far."""
+        return sum(line["outcome"] == TRAINED for line in self._ledger())
 
     def failed_verdicts(self) -> int:
-        """How many verdicts failed, over all runs: none of them may have become a reward."""
-        return sum(line["judge"]["failed"] for out in self.outs for line in json_lines(out / "metrics.jsonl"))
+        """How many verdicts failed that it was told of: none of them may have become a reward."""
+        return sum(int(line["judge"]["failed"]) for line in self._metrics())
 
-    def _begin(self) -> None:
-        out = self._folder / f"run-{len(self.outs) + 1}"
-        out.mkdir()
-        self.outs.append(out)
-        values: dict[str, Any] = {
-            "run": out.name,
-            "out": str(out),
-            "seed": self._seed,
-            "device": "cpu",
-            "threads": 1,
-            "steps": self._steps,
-            "cohorts_per_step": COHORTS_PER_STEP,
-            "model": {"path": str(self._policy)},
-            "data": {"path": str(self.corpus), "prefix_tokens": 24, "min_prefix_tokens": 8, "suffix_tokens": 16},
-            "pool": {"original": True, "rewrite": True, "rollouts": 1},
-            "objective": {"name": "dpo"},
-            "staleness": {"limit": 1},
-            "checkpoint": {"every": 3},
-            **self._addresses,
-        }
-        self._config(out).write_text(yaml.safe_dump(values), encoding="utf-8")
-        self._launch(out)
-
-    def _launch(self, out: Path, *arguments: str) -> None:
-        self._lives += 1
-        command = (sys.executable, "-m", "preceptor_trainer", "train", str(self._config(out)), *arguments)
-        self._process = Process(Part("trainer", command, self._folder / "trainer" / f"life-{self._lives}.log"))
-
-    def _config(self, out: Path) -> Path:
-        return self._folder / f"{out.name}.yaml"
-
-    def _ended(self, out: Path) -> Run:
-        config = load_config(TrainConfig, self._config(out), [], env_prefix=ENV_PREFIX)
+    def record(self) -> Run:
+        """What the auditor needs of the run, when it has ended."""
         return Run(
-            name=out.name,
-            steps=config.steps,
-            cohorts_per_step=config.cohorts_per_step,
-            staleness=config.staleness.limit,
-            ledger=json_lines(out / "cohorts.jsonl"),
-            metrics=[line["step"] for line in json_lines(out / "metrics.jsonl")],
-            issued=_issued(config.data, out),
+            steps=self._steps,
+            cohorts_per_step=COHORTS_PER_STEP,
+            staleness=STALENESS,
+            ledger=self._ledger(),
+            metrics=[line["step"] for line in self._metrics()],
+            issued=self._issued(),
         )
 
+    def _resume(self, *overrides: str) -> None:
+        self._process.stop()
+        checkpoints = sorted((self._out / "checkpoints").glob("step-*"))
+        step = int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else 0
+        self._launch("--resume", *overrides)
+        self.resumes.append(Resume(step, Watch(self.steps)))
 
-def _issued(data: DataConfig, out: Path) -> list[str]:
-    """The windows up to the final position, from the corpus itself."""
-    last = load_state(out / "final").position
-    issued = []
-    for window, position in WindowStream(data, Codec(policy_tokenizer()).encode):
-        issued.append(window.id)
-        if position == last:
-            return issued
-    raise AssertionError(f"{last} is no position of the stream")
+    def _launch(self, *arguments: str) -> None:
+        self._lives += 1
+        command = (sys.executable, "-m", "preceptor_trainer", "train", str(self._config), *arguments)
+        self._process = Process(Part("trainer", command, self._logs / f"life-{self._lives}.log", grace_s=30))
 
+    def _ledger(self) -> list[dict[str, Any]]:
+        return json_lines(self._out / "cohorts.jsonl")
 
-def _steps_of(out: Path) -> int:
-    return len(json_lines(out / "metrics.jsonl"))
+    def _metrics(self) -> list[dict[str, Any]]:
+        return json_lines(self._out / "metrics.jsonl")
+
+    def _issued(self) -> list[str]:
+        """The windows up to the final position, from the corpus itself."""
+        data = load_config(TrainConfig, self._config, [], env_prefix=ENV_PREFIX).data
+        last = load_state(self._out / "final").position
+        issued = []
+        for window, position in WindowStream(data, Codec(policy_tokenizer()).encode):
+            issued.append(window.id)
+            if position == last:
+                return issued
+        raise AssertionError("the stream has an end")

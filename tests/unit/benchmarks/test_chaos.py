@@ -63,7 +63,6 @@ def find(audit: Any) -> Callable[..., dict[str, list[str]]]:
 
     def find(ledger: list[dict[str, Any]], **changes: Any) -> dict[str, list[str]]:
         values: dict[str, Any] = {
-            "name": "run",
             "steps": STEPS,
             "cohorts_per_step": COHORTS_PER_STEP,
             "staleness": 1,
@@ -81,26 +80,26 @@ def test_a_run_without_fault_has_no_findings(find: Callable[..., Any]) -> None:
 
 
 def test_a_window_that_never_ended_is_lost(find: Callable[..., Any]) -> None:
-    assert find(good_ledger()[:-1]) == {"lost": ["run: window 0-7 was given out and never ended"]}
+    assert find(good_ledger()[:-1]) == {"lost": ["window 0-7 was given out and never ended"]}
 
 
 def test_a_drop_without_a_reason_is_a_loss(find: Callable[..., Any]) -> None:
     findings = find([*good_ledger()[:-1], dropped(7, "unjudged", None)])
-    assert findings == {"lost": ["run: cohort ab12-0-7 was dropped as unjudged without a reason"]}
+    assert findings == {"lost": ["cohort ab12-0-7 was dropped as unjudged without a reason"]}
 
 
 def test_a_window_trained_twice_is_doubled_also_under_another_cohort_id(find: Callable[..., Any]) -> None:
     ledger = good_ledger()
     ledger[5] = trained(4, 3, cohort="cd34-0-4")
     assert find(ledger) == {
-        "lost": ["run: window 0-5 was given out and never ended"],
-        "doubled": ["run: window 0-4 ended 2 times and was given out 1 times"],
+        "lost": ["window 0-5 was given out and never ended"],
+        "doubled": ["window 0-4 ended 2 times and was given out 1 times"],
     }
 
 
 def test_a_window_that_was_trained_and_dropped_is_doubled(find: Callable[..., Any]) -> None:
     findings = find([*good_ledger(), dropped(0, "tied", "best and worst tie")])
-    assert findings == {"doubled": ["run: window 0-0 ended 2 times and was given out 1 times"]}
+    assert findings == {"doubled": ["window 0-0 ended 2 times and was given out 1 times"]}
 
 
 def test_a_window_that_was_never_given_out_is_found(find: Callable[..., Any]) -> None:
@@ -110,8 +109,8 @@ def test_a_window_that_was_never_given_out_is_found(find: Callable[..., Any]) ->
 def test_steps_that_are_missing_or_twice_are_found(find: Callable[..., Any]) -> None:
     findings = find(good_ledger(), metrics=[1, 2, 2])
     assert findings == {
-        "lost": ["run: a line of metrics for step 3 is missing"],
-        "doubled": ["run: a line of metrics for step 2 is too many"],
+        "lost": ["a line of metrics for step 3 is missing"],
+        "doubled": ["a line of metrics for step 2 is too many"],
     }
 
 
@@ -119,8 +118,8 @@ def test_a_step_trained_on_too_few_or_too_many_cohorts_is_found(find: Callable[.
     ledger = good_ledger()
     ledger[5]["step"] = 2
     assert find(ledger) == {
-        "lost": ["run: a cohort trained at step 3 is missing"],
-        "doubled": ["run: a cohort trained at step 2 is too many"],
+        "lost": ["a cohort trained at step 3 is missing"],
+        "doubled": ["a cohort trained at step 2 is too many"],
     }
 
 
@@ -148,7 +147,7 @@ def test_a_candidate_without_a_verdict_that_was_left_out_is_no_finding(find: Cal
 def test_a_cohort_beyond_its_staleness_is_found(find: Callable[..., Any]) -> None:
     ledger = good_ledger()
     ledger[5]["version"] = 0
-    assert find(ledger) == {"too_stale": ["run: cohort ab12-0-5 was sampled at 0 and trained at 2"]}
+    assert find(ledger) == {"too_stale": ["cohort ab12-0-5 was sampled at 0 and trained at 2"]}
 
 
 def result(index: int, status: Status = Status.OK, composite: float | None = 0.5) -> BatchResult:
