@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 from redis.asyncio import Redis
 
+from preceptor_client.queue import connect
 from preceptor_client.stack import Stack, redis_part, vllm_part
 
 settings.register_profile("preceptor", deadline=None)  # a busy machine is no bug
@@ -44,7 +45,7 @@ def redis_url(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     """A connection to the session's Redis, emptied before the test."""
-    connection = Redis.from_url(redis_url, decode_responses=True)
+    connection = connect(redis_url)
     try:
         await connection.flushall()
         yield connection

@@ -1,0 +1,87 @@
+"""Cohorts for the queue's tests, and a Redis that a test may kill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from preceptor_client.contract import (
+    AxisReport,
+    Candidate,
+    Cohort,
+    JudgeRequest,
+    JudgeResponse,
+    JudgeTask,
+    Provenance,
+    Sampling,
+    Status,
+    Usage,
+    Verdict,
+)
+from preceptor_client.queue import CohortQueue, Delivery, Outcome
+from preceptor_client.stack import Process, redis_part
+
+
+def a_task(name: str = "c1", run: str = "run1", prefix: str = "the sky is") -> JudgeTask:
+    cohort = Cohort(id=name, prefix=prefix, candidates=(Candidate(id="a", text="blue ✓"),))
+    return JudgeTask(run=run, request=JudgeRequest(cohort=cohort, axes=("safety",)))
+
+
+def an_answer(task: JudgeTask, score: float = 1.0) -> JudgeResponse:
+    provenance = Provenance(teacher="t", revision="r", rubric="s", rubric_hash="h", sampling=Sampling())
+    return JudgeResponse(
+        cohort_id=task.request.cohort.id,
+        verdicts=(Verdict(candidate_id="a", axis="safety", status=Status.OK, score=score),),
+        axes={"safety": AxisReport(provenance=provenance, usage=Usage(calls=1))},
+        elapsed_s=0.1,
+    )
+
+
+async def answer(queue: CohortQueue, delivery: Delivery) -> bool:
+    return await queue.settle(delivery, an_answer(delivery.task))
+
+
+async def collect(outcomes: AsyncIterator[Outcome], count: int) -> list[Outcome]:
+    async with asyncio.timeout(20):
+        return [await anext(outcomes) for _ in range(count)]
+
+
+async def until_blocked(redis: Redis, clients: int = 1) -> None:
+    """Returns when so many clients wait in a blocking read, which Redis tells only to those who ask."""
+    async with asyncio.timeout(10):
+        while (await redis.info("clients"))["blocked_clients"] < clients:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+class Server:
+    """A Redis of the test's own on one port and folder: it may be killed, frozen and started again."""
+
+    def __init__(self, folder: Path, port: int | None = None, *options: str) -> None:
+        part = redis_part(folder, port=port)
+        self._part = replace(part, command=(*part.command, *options))
+        assert part.url is not None
+        self.url = part.url
+        self.port = int(part.url.rpartition(":")[2].partition("/")[0])
+        self.start()
+
+    def start(self) -> None:
+        self.process = Process(self._part)
+        self.process.wait_ready()
+
+    def kill(self) -> None:
+        """At once, without a chance to write anything."""
+        self.signal(signal.SIGKILL)
+        self.process.stop()
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def stop(self) -> None:
+        self.signal(signal.SIGCONT)
+        self.process.stop(0)
