@@ -1,85 +1,187 @@
-"""Checkpoints: Hugging Face directories that transformers and vLLM load unchanged, with a side file for the trainer.
+"""Checkpoints: Hugging Face directories that transformers and vLLM load unchanged, with what the trainer needs to go
+on exactly where it was.
 
-    <out>/checkpoints/step-00000100/{config.json, model.safetensors, tokenizer..., trainer.safetensors}
-    <out>/final/                    the same
+    <out>/checkpoints/step-00000100/  config.json, model.safetensors, tokenizer...
+                                      trainer.json         steps, stream, cohorts in flight, configuration
+                                      trainer.safetensors  optimizer moments, random number states
+                                      SHA256SUMS           of every file, for `sha256sum -c`
+    <out>/final/                      the same
 
 In: the policy, its tokenizer and a `TrainerState`. Out: a directory that is there in full or not at all: it is
-written beside its place, flushed to the disk and renamed. The newest `keep` stay. Blocks for the disk: call it in a
-thread.
+written beside its place, flushed to the disk and renamed, and one that it replaces is moved aside first, where the
+next look finds it should the trainer die in between. A flipped bit in any file is found by its checksum. No pickles.
+Blocks for the disk: call it in a thread. One process at a time may write to `<out>`. Raises `TrainError`.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
+import math
 import os
+import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
+from preceptor_trainer.cohorts import PreparedWindow
+from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
 
-STATE_FILE = "trainer.safetensors"
+VALUES_FILE = "trainer.json"
+TENSORS_FILE = "trainer.safetensors"
+SUMS_FILE = "SHA256SUMS"
+_SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 @dataclass(frozen=True)
 class TrainerState:
-    """What a run needs besides the weights to go on: tensors, and plain values in the file's header. No pickles."""
+    """What a run needs besides the weights to go on."""
 
     run: str
-    session: str
-    """Cohort ids are `<session>-<window id>`."""
     step: int
     optimizer: dict[str, Any]
-    torch_rng: torch.Tensor
+    """Its state dict."""
+    rng: dict[str, torch.Tensor]
+    """States of random number generators, by name."""
     samplings: int
     """Calls to the policy engine so far: each has its own seed."""
-    stream_epoch: int
-    stream_documents: int
-    """Documents of the epoch that the stream has given out."""
-    in_flight: list[str]
-    """Ids of the cohorts admitted and not trained on: to be issued again."""
+    position: Position
+    """Of the window stream, after the last window that was issued."""
+    in_flight: list[PreparedWindow]
+    """Issued and neither trained nor dropped: to be issued again."""
+    files: dict[str, int]
+    """Name in `<out>` -> bytes of it that belong to this state; what follows them was written later."""
+    config: dict[str, Any]
+    """The run's resolved configuration."""
+
+
+class _Values(BaseModel):
+    """`trainer.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    run: str
+    step: int
+    samplings: int
+    position: Position
+    in_flight: list[PreparedWindow]
+    files: dict[str, int]
+    config: dict[str, Any]
+    param_groups: list[dict[str, Any]]
 
 
 def save_checkpoint(target: Path, model: Any, tokenizer: Any, state: TrainerState) -> None:
-    """Write `target`, replacing what is there. Raises `TrainError` if the disk does not take it."""
-    partial = target.with_name(f".{target.name}.partial")
+    """Write `target`, replacing what is there. If the disk does not take it, nothing has changed."""
+    partial, aside = _partial(target), _aside(target)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.exists():
+            shutil.rmtree(partial)
         partial.mkdir(parents=True)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        _write_state(partial / STATE_FILE, state)
-        for path in [*partial.iterdir(), partial]:
+        _write_state(partial, state)
+        _write_sums(partial)
+        for path in [*partial.rglob("*"), partial]:
             _flush(path)
         if target.exists():
-            shutil.rmtree(target)
+            if aside.exists():
+                shutil.rmtree(aside)
+            target.rename(aside)
         partial.rename(target)
         _flush(target.parent)
-    except OSError as error:
-        raise TrainError(f"cannot write the checkpoint {target}: {error}") from error
+        shutil.rmtree(aside, ignore_errors=True)
+    except Exception as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if aside.exists() and not target.exists():
+            aside.rename(target)
+        # A disk that does not take it: SafetensorError and, by the tokenizers, a bare Exception are that as well.
+        if isinstance(error, OSError | SafetensorError) or type(error) is Exception:
+            raise TrainError(f"cannot write the checkpoint {target}: {error}; make room or set out") from error
+        raise
 
 
 def load_state(checkpoint: Path) -> TrainerState:
-    """The side file of `checkpoint`. Raises `TrainError` if it is missing or damaged."""
-    path = checkpoint / STATE_FILE
+    """What `checkpoint` holds for the trainer."""
+    path = checkpoint / VALUES_FILE
     try:
-        with safe_open(path, framework="pt") as file:
-            values = json.loads(file.metadata()["values"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        torch_rng = tensors.pop("torch_rng")
+        values = _Values.model_validate_json(path.read_bytes())
+        path = checkpoint / TENSORS_FILE
+        tensors = load_file(path)
+        rng: dict[str, torch.Tensor] = {}
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
-            parameter, _, moment = name.partition(".")
-            moments.setdefault(int(parameter), {})[moment] = tensor
-        optimizer = {"state": moments, "param_groups": values.pop("param_groups")}
-        return TrainerState(**values, optimizer=optimizer, torch_rng=torch_rng)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            kind, _, rest = name.partition(".")
+            if kind == "rng":
+                rng[rest] = tensor
+            else:
+                parameter, _, moment = rest.partition(".")
+                moments.setdefault(int(parameter), {})[moment] = tensor
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise TrainError(f"cannot read {path}: {where + ': ' if where else ''}{first['msg']}") from error
+    except (OSError, SafetensorError, ValueError) as error:
         raise TrainError(f"cannot read {path}: {error}") from error
+    plain = {name: getattr(values, name) for name in _Values.model_fields if name != "param_groups"}
+    return TrainerState(**plain, rng=rng, optimizer={"state": moments, "param_groups": values.param_groups})
+
+
+def verify(checkpoint: Path) -> None:
+    """Raises `TrainError`, which names the file, if `checkpoint` is not what was written. Reads all of it."""
+    sums = checkpoint / SUMS_FILE
+    try:
+        *lines, rest = sums.read_bytes().decode("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainError(f"{sums} cannot be read: {error}") from error
+    matches = [_SUM_LINE.fullmatch(line) for line in lines]
+    # The last line is that of the file that goes last, so that a list that is cut short shows.
+    if rest or not matches or None in matches or not lines[-1].endswith(f"  {TENSORS_FILE}"):
+        raise TrainError(f"{sums} is damaged")
+    for match in matches:
+        assert match is not None
+        path = checkpoint / match[2]
+        try:
+            found = _sum(path)
+        except (OSError, ValueError) as error:
+            raise TrainError(f"{path} cannot be read: {error}") from error
+        if found != match[1]:
+            raise TrainError(f"{path} is not what {SUMS_FILE} says it was")
+
+
+def newest_intact(out: Path, say: Callable[[str], None]) -> Path | None:
+    """The checkpoint of the highest step that is what was written; `say` is told of each that is passed over."""
+    tidy(out)
+    found = _of_steps(out)
+    if (out / "final").exists():
+        found.append(out / "final")
+    for path in sorted(found, key=_step_of, reverse=True):
+        try:
+            verify(path)
+        except TrainError as error:
+            say(f"checkpoint {path.name} is damaged and passed over: {error}")
+        else:
+            return path
+    return None
+
+
+def tidy(out: Path) -> None:
+    """Clear away what a trainer that died has left half done, and put back what it was replacing."""
+    for folder in (out / "checkpoints", out):
+        for partial in folder.glob(".*.partial"):
+            shutil.rmtree(partial)
+        for aside in folder.glob(".*.aside"):
+            target = aside.with_name(aside.name.removeprefix(".").removesuffix(".aside"))
+            if target.exists():
+                shutil.rmtree(aside)
+            else:
+                aside.rename(target)
 
 
 def step_directory(out: Path, step: int) -> Path:
@@ -89,17 +191,56 @@ def step_directory(out: Path, step: int) -> Path:
 
 def prune(out: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints."""
-    for old in sorted((out / "checkpoints").glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    for old in _of_steps(out)[:-keep]:
+        # Aside first: half removed, it is none that counts.
+        shutil.rmtree(_partial(old), ignore_errors=True)
+        shutil.rmtree(old.rename(_partial(old)))
 
 
-def _write_state(path: Path, state: TrainerState) -> None:
-    values = dict(vars(state))
-    optimizer = values.pop("optimizer")
-    tensors = {"torch_rng": values.pop("torch_rng")}
-    for parameter, moments in optimizer["state"].items():
-        tensors |= {f"{parameter}.{moment}": tensor for moment, tensor in moments.items()}
-    save_file(tensors, path, metadata={"values": json.dumps(values | {"param_groups": optimizer["param_groups"]})})
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.aside")
+
+
+def _of_steps(out: Path) -> list[Path]:
+    """Oldest first."""
+    paths = (path for path in (out / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{8,}", path.name))
+    return sorted(paths, key=_step_of)
+
+
+def _step_of(path: Path) -> float:
+    """Of a step's directory or of `final`, which comes first when it does not say."""
+    if path.name.startswith("step-"):
+        return int(path.name.removeprefix("step-"))
+    try:
+        return load_state(path).step
+    except TrainError:
+        return math.inf
+
+
+def _write_state(directory: Path, state: TrainerState) -> None:
+    plain = {name: value for name, value in vars(state).items() if name in _Values.model_fields}
+    values = _Values(**plain, param_groups=state.optimizer["param_groups"])
+    (directory / VALUES_FILE).write_text(values.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    tensors = {f"rng.{name}": tensor for name, tensor in state.rng.items()}
+    for parameter, moments in state.optimizer["state"].items():
+        tensors |= {f"optimizer.{parameter}.{moment}": tensor for moment, tensor in moments.items()}
+    save_file(tensors, directory / TENSORS_FILE)
+
+
+def _write_sums(directory: Path) -> None:
+    paths = [path for path in directory.rglob("*") if path.is_file()]
+    names = sorted((str(path.relative_to(directory)) for path in paths), key=lambda name: (name == TENSORS_FILE, name))
+    lines = [f"{_sum(directory / name)}  {name}\n" for name in names]
+    (directory / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:

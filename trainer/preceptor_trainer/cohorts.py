@@ -39,6 +39,8 @@ class Judged:
     """By axis."""
     chosen: TokenCandidate
     rejected: TokenCandidate
+    failed: tuple[str, ...] = ()
+    """Candidates that lack a verdict on some axis. None of them has a score."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from enum import StrEnum
 
-from preceptor_client.contract import JudgeResponse
+from preceptor_client.contract import JudgeResponse, Status
 from preceptor_trainer.cohorts import Judged, PolicyCohort
 
 TIE = 1e-9
@@ -37,6 +37,7 @@ def select(cohort: PolicyCohort, response: JudgeResponse) -> Judged | Dropped:
     best, worst = max(scores.values()), min(scores.values())
     if best - worst <= TIE:
         return Dropped.TIED
+    ok = {(verdict.candidate_id, verdict.axis) for verdict in response.verdicts if verdict.status is Status.OK}
     rng = random.Random(cohort.window.id)
     judged = [candidate for candidate in cohort.candidates if candidate.id in scores]
     return Judged(
@@ -44,4 +45,5 @@ def select(cohort: PolicyCohort, response: JudgeResponse) -> Judged | Dropped:
         axis_scores=axis_scores,
         chosen=rng.choice([candidate for candidate in judged if scores[candidate.id] >= best - TIE]),
         rejected=rng.choice([candidate for candidate in judged if scores[candidate.id] <= worst + TIE]),
+        failed=tuple(each.id for each in cohort.candidates if any((each.id, axis) not in ok for axis in response.axes)),
     )
