@@ -2,7 +2,7 @@
 
 In: judged cohorts. Out: `UpdateStats`. Holds the policy, AdamW with its schedule and, for objectives that need one, a
 frozen copy of the starting weights. Guarantees: the same mask for policy and reference; nothing moves when loss or
-gradient is not a number, and weights that are none are never given out: `TrainError` in both cases. Blocks while it
+gradient is not a number, and weights that give none are not given out: `TrainError` in both cases. Blocks while it
 computes: call it in a thread.
 """
 
@@ -98,14 +98,19 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.step()
-        if not _all_finite(self.model):
+        if not self._gives_numbers(parts[0][0]):
             raise TrainError(
-                f"update {self.version} drove weights to infinity with learning rate {lr:g}: lower optimizer.lr; "
-                "no checkpoint has these weights, and those so far can be gone on from"
+                f"after update {self.version}, with learning rate {lr:g}, the policy gives no numbers any more: lower "
+                "optimizer.lr; no checkpoint has these weights, and those so far can be gone on from"
             )
         self.version += 1
         tokens = sum(len(sequence.suffix) for sequences in parts for sequence in sequences)
         return UpdateStats(loss, lr, grad_norm, tokens, figures)
+
+    @torch.no_grad()
+    def _gives_numbers(self, sequence: TrainingSequence) -> bool:
+        logps_1T, _ = suffix_logps(self.model, [sequence.prefix], [sequence.suffix])
+        return bool(logps_1T.isfinite().all()) and _all_finite(self.model)
 
     def _inputs(self, sequences: list[TrainingSequence]) -> LossInputs:
         prefixes = [sequence.prefix for sequence in sequences]
