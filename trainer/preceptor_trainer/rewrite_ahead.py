@@ -2,25 +2,38 @@
 
 In: windows with their positions, and a rewrite service (or none). Out: the same windows in the same order, each with
 its rewrite. Guarantees: at most `ahead` windows are held and at most `concurrency` asked for at once; a rewrite that
-is refused, fails or is empty is None and counted, and its window goes on without it. May wait for the service, and
-for the documents.
+is refused, fails or is empty is None and counted, and its window goes on without it. May wait for the documents, and
+for the service: one that is away for up to `rewrite.patience_s`; then windows go on without a rewrite, each after one
+try, until it answers again. Raises `TrainError` when the service does not take the key, or is another program.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from itertools import islice
 from typing import Protocol
 
+from pydantic import ValidationError
+
 from preceptor_client.contract import Origin, RewriteRequest, RewriteResponse
-from preceptor_client.errors import PreceptorError
+from preceptor_client.errors import (
+    AuthenticationError,
+    InvalidRequestError,
+    RateLimitedError,
+    ServiceError,
+    ServiceUnreachableError,
+    UnexpectedResponseError,
+)
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.cohorts import PreparedWindow, TokenCandidate
 from preceptor_trainer.config import RewriteConfig
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.data.windows import Window
+from preceptor_trainer.errors import TrainError
+from preceptor_trainer.patience import Patience
 
 
 class Rewriter(Protocol):
@@ -30,8 +43,9 @@ class Rewriter(Protocol):
 
 
 class RewriteAhead:
-    """`count` is told what became of each rewrite: `rewrite_<outcome>`, or `rewrite_unreachable` if there was no
-    answer.
+    """`count` is told what became of each rewrite: `rewrite_<outcome>`; `rewrite_unreachable` if there was no answer;
+    `rewrite_unfit` if the text is not one that the service takes. `first` are windows prepared before (by a run that is
+    resumed), given out in front of the others as they are.
     """
 
     def __init__(
@@ -41,6 +55,7 @@ class RewriteAhead:
         config: RewriteConfig,
         rewriter: Rewriter | None,
         count: Callable[[str], None],
+        first: Sequence[PreparedWindow] = (),
     ) -> None:
         self._windows = iter(windows)
         self._codec = codec
@@ -48,10 +63,14 @@ class RewriteAhead:
         self._rewriter = rewriter
         self._asking = asyncio.Semaphore(config.concurrency)
         self._count = count
+        self._first = first
+        self._away_since: float | None = None
+        self.waiting: str | None = None
+        """The service that is waited for, and what was seen of it."""
 
     async def windows(self) -> AsyncGenerator[PreparedWindow, None]:
         """Every window in turn. Close the generator to cancel what is being asked."""
-        prepared: deque[asyncio.Task[PreparedWindow]] = deque()
+        prepared: deque[asyncio.Future[PreparedWindow]] = deque(map(_done, self._first))
         try:
             while True:
                 if len(prepared) <= self._config.ahead // 2:
@@ -64,8 +83,9 @@ class RewriteAhead:
                 yield await prepared[0]
                 prepared.popleft()
         finally:
-            for task in prepared:
-                task.cancel()
+            for asked in prepared:
+                asked.cancel()
+            await asyncio.gather(*prepared, return_exceptions=True)
 
     async def _prepare(self, window: Window, position: Position) -> PreparedWindow:
         rewrite = await self._rewrite(self._rewriter, window) if self._rewriter else None
@@ -74,11 +94,13 @@ class RewriteAhead:
     async def _rewrite(self, rewriter: Rewriter, window: Window) -> TokenCandidate | None:
         original = self._codec.decode(window.suffix)
         try:
+            request = RewriteRequest(prefix=self._codec.decode(window.prefix), suffix=original)
             async with self._asking:
-                response = await rewriter.rewrite(
-                    RewriteRequest(prefix=self._codec.decode(window.prefix), suffix=original)
-                )
-        except PreceptorError:
+                response = await self._answer(rewriter, request)
+        except (ValidationError, InvalidRequestError):
+            self._count("rewrite_unfit")
+            return None
+        if response is None:
             self._count("rewrite_unreachable")
             return None
         if response.rewrite is None:
@@ -92,3 +114,37 @@ class RewriteAhead:
         )
         self._count(f"rewrite_{response.outcome.value if ids else 'empty'}")
         return TokenCandidate("rewrite", Origin.REWRITE, tuple(ids), self._codec.decode(ids)) if ids else None
+
+    async def _answer(self, rewriter: Rewriter, request: RewriteRequest) -> RewriteResponse | None:
+        """None if the service is away and the patience with it is over."""
+        url = self._config.url
+        patience: Patience | None = None
+        while True:
+            try:
+                response = await rewriter.rewrite(request)
+            except (ServiceUnreachableError, ServiceError, RateLimitedError) as error:
+                # All windows wait together: what the first has waited, the others need not wait again.
+                if self._away_since is None:
+                    self._away_since = time.monotonic()
+                patience = patience or Patience(self._config.patience_s, self._away_since)
+                self.waiting = f"the rewrite service at {url} is away: {error}"
+                if not await patience.pause():
+                    self.waiting = None
+                    return None
+            except AuthenticationError as error:
+                raise TrainError(
+                    f"the rewrite service at {url} does not take the key: {error}; set rewrite.api_key"
+                ) from error
+            except UnexpectedResponseError as error:
+                raise TrainError(
+                    f"{url} does not answer as a rewrite service does: {error}; set rewrite.url"
+                ) from error
+            else:
+                self._away_since = self.waiting = None
+                return response
+
+
+def _done(window: PreparedWindow) -> asyncio.Future[PreparedWindow]:
+    future: asyncio.Future[PreparedWindow] = asyncio.get_running_loop().create_future()
+    future.set_result(window)
+    return future

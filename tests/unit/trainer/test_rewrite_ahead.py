@@ -8,12 +8,23 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from preceptor_client.contract import Provenance, RewriteOutcome, RewriteRequest, RewriteResponse, Sampling, Usage
-from preceptor_client.errors import ServiceUnreachableError
+from preceptor_client.contract import (
+    Origin,
+    Problem,
+    Provenance,
+    RewriteOutcome,
+    RewriteRequest,
+    RewriteResponse,
+    Sampling,
+    Usage,
+)
+from preceptor_client.errors import ServiceUnreachableError, UnexpectedResponseError, status_error
 from preceptor_trainer.codec import Codec
+from preceptor_trainer.cohorts import PreparedWindow, TokenCandidate
 from preceptor_trainer.config import RewriteConfig
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.data.windows import Window
+from preceptor_trainer.errors import TrainError
 from preceptor_trainer.rewrite_ahead import RewriteAhead
 
 PROVENANCE = Provenance(teacher="t", revision="r", rubric="x", rubric_hash="h", sampling=Sampling())
@@ -102,6 +113,13 @@ def refuse(_: RewriteRequest) -> RewriteResponse:
     return rewritten(None, RewriteOutcome.REFUSED)
 
 
+def refuse_with(status: int) -> Callable[[RewriteRequest], RewriteResponse]:
+    def answer(_: RewriteRequest) -> RewriteResponse:
+        raise status_error(Problem(title="no", status=status), request_id="1")
+
+    return answer
+
+
 def vanish(_: RewriteRequest) -> RewriteResponse:
     raise ServiceUnreachableError("gone", request_id="1")
 
@@ -113,6 +131,9 @@ def vanish(_: RewriteRequest) -> RewriteResponse:
         (lambda _: rewritten(None, RewriteOutcome.FAILED), "rewrite_failed"),
         (lambda _: rewritten(""), "rewrite_empty"),
         (vanish, "rewrite_unreachable"),
+        (refuse_with(429), "rewrite_unreachable"),
+        (refuse_with(500), "rewrite_unreachable"),
+        (refuse_with(422), "rewrite_unfit"),
     ],
 )
 async def test_a_window_goes_on_without_a_rewrite_that_cannot_be_had(
@@ -121,9 +142,103 @@ async def test_a_window_goes_on_without_a_rewrite_that_cannot_be_had(
     teacher = Teacher(answer)
     teacher.release.set()
     counts: Counter[str] = Counter()
-    ahead = RewriteAhead(windows(3), codec, RewriteConfig(), teacher, lambda what: counts.update([what]))
+    config = RewriteConfig(patience_s=0.2)
+    ahead = RewriteAhead(windows(3), codec, config, teacher, lambda what: counts.update([what]))
     assert [prepared.rewrite async for prepared in ahead.windows()] == [None] * 3
     assert counts == {counted: 3}
+    assert ahead.waiting is None
+
+
+async def test_a_service_that_is_away_is_waited_for_and_windows_keep_their_order(codec: Codec) -> None:
+    teacher = Teacher(vanish)
+    teacher.release.set()
+    counts: Counter[str] = Counter()
+    ahead = RewriteAhead(windows(9), codec, RewriteConfig(ahead=4), teacher, lambda what: counts.update([what]))
+
+    async def collect() -> list[int]:
+        return [prepared.window.document async for prepared in ahead.windows() if prepared.rewrite]
+
+    collected = asyncio.create_task(collect())
+    await teacher.wait_for(6)  # four windows, and some again
+    assert ahead.waiting == "the rewrite service at http://127.0.0.1:8002 is away: gone (request 1)"
+    teacher.answer = lambda request: rewritten(request.suffix.split()[-1])
+    assert await collected == list(range(9))
+    assert counts == {"rewrite_rewritten": 9}
+    assert ahead.waiting is None
+
+
+async def test_when_the_patience_is_over_each_window_is_tried_once_until_the_service_is_back(codec: Codec) -> None:
+    teacher = Teacher(vanish)
+    teacher.release.set()
+    counts: Counter[str] = Counter()
+    config = RewriteConfig(ahead=2, patience_s=0.2)
+    generator = RewriteAhead(windows(40), codec, config, teacher, lambda what: counts.update([what])).windows()
+    assert (await anext(generator)).rewrite is None
+    asked, counted = teacher.asked, counts.total()
+    for _ in range(20):
+        assert (await anext(generator)).rewrite is None
+    assert teacher.asked - asked <= counts.total() - counted + 2
+    teacher.answer = lambda _: rewritten("w1")
+    assert [prepared.rewrite is None async for prepared in generator][2:] == [False] * 17
+    assert counts["rewrite_rewritten"] >= 17
+
+
+async def test_waiting_ends_when_the_generator_is_closed(codec: Codec) -> None:
+    teacher = Teacher(vanish)
+    teacher.release.set()
+    generator = RewriteAhead(windows(50), codec, RewriteConfig(ahead=4), teacher, lambda _: None).windows()
+    first = asyncio.create_task(anext(generator))
+    await teacher.wait_for(6)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await generator.aclose()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def garble(_: RewriteRequest) -> RewriteResponse:
+    raise UnexpectedResponseError("the answer does not follow the contract", request_id="1")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (refuse_with(401), r"does not take the key: 401 no .*; set rewrite\.api_key"),
+        (refuse_with(403), r"set rewrite\.api_key"),
+        (garble, r"does not answer as a rewrite service does: .*; set rewrite\.url"),
+    ],
+)
+async def test_what_waiting_cannot_help_ends_the_run_at_once(
+    codec: Codec, answer: Callable[[RewriteRequest], RewriteResponse], said: str
+) -> None:
+    teacher = Teacher(answer)
+    teacher.release.set()
+    with pytest.raises(TrainError, match=said):
+        await anext(RewriteAhead(windows(9), codec, RewriteConfig(), teacher, lambda _: None).windows())
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_text_that_is_no_request_goes_on_without_a_rewrite(codec: Codec) -> None:
+    counts: Counter[str] = Counter()
+    empty = [(Window(0, 0, (1,), ()), Position(0, 1))]
+    ahead = RewriteAhead(empty, codec, RewriteConfig(), Teacher(refuse), lambda what: counts.update([what]))
+    assert [prepared.rewrite async for prepared in ahead.windows()] == [None]
+    assert counts == {"rewrite_unfit": 1}
+
+
+async def test_windows_prepared_before_come_first_and_as_they_are(codec: Codec) -> None:
+    teacher = Teacher(lambda _: rewritten("w1"))
+    teacher.release.set()
+    candidate = TokenCandidate("rewrite", Origin.REWRITE, (9,), "w9")
+    before = [
+        PreparedWindow(window, position, rewrite)
+        for (window, position), rewrite in zip(windows(3), (candidate, None, candidate), strict=True)
+    ]
+    ahead = RewriteAhead(windows(9)[3:], codec, RewriteConfig(ahead=2), teacher, lambda _: None, first=before)
+    seen = [prepared async for prepared in ahead.windows()]
+    assert seen[:3] == before
+    assert [prepared.window.document for prepared in seen[3:]] == list(range(3, 9))
+    assert teacher.asked == 6
 
 
 async def test_an_unchanged_suffix_keeps_its_tokens(codec: Codec) -> None:
