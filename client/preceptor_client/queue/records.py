@@ -122,7 +122,7 @@ def read_letter(entry_id: str, fields: Mapping[str, str]) -> DeadLetter:
         run=fields.get("run", ""),
         cohort_id=fields.get("cohort", ""),
         reason=fields.get("reason", ""),
-        attempts=int(attempts) if attempts.isdecimal() else 0,
+        attempts=int(attempts) if attempts.isdecimal() and len(attempts) < 10 else 0,
         last_error=fields.get("error", ""),
         at=int(entry_id.partition("-")[0]) / 1000,
         task=fields.get("task", ""),

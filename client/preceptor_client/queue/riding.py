@@ -106,7 +106,7 @@ def trouble_of(error: Exception) -> Trouble | None:
 def _distrust(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message
+            return str(error)
         error = error.__cause__ or error.__context__
     return None
 
