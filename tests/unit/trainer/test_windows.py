@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from preceptor_trainer.config import DataConfig
 from preceptor_trainer.data.documents import Document, DocumentError
 from preceptor_trainer.data.stream import Position, WindowStream
-from preceptor_trainer.data.windows import WindowSizes, cut
+from preceptor_trainer.data.windows import Window, WindowSizes, cut
 
 
 @given(
@@ -81,11 +83,63 @@ def test_shuffling_changes_the_order_by_epoch_and_none_keeps_it() -> None:
     assert [window.document for window, _ in stream(texts, shuffle_buffer=0)] == list(range(12)) * 2
 
 
-@given(cut_at=st.integers(0, 9), buffer=st.integers(0, 4))
-def test_a_stream_started_at_a_position_goes_on_exactly_there(cut_at: int, buffer: int) -> None:
-    whole = list(stream(TEXTS, shuffle_buffer=buffer))
-    _, position = whole[cut_at]
-    assert list(stream(TEXTS, start=position, shuffle_buffer=buffer)) == whole[cut_at + 1 :]
+@st.composite
+def corpora(draw: st.DrawFn) -> list[str]:
+    """Documents of which some are too short, at least one is not."""
+    short, long = st.text("ab", max_size=2), st.text("abcdef", min_size=3, max_size=9)
+    texts = draw(st.lists(short | long, max_size=12))
+    return draw(st.permutations([*texts, draw(long)]))
+
+
+@given(
+    texts=corpora(),
+    at=st.tuples(st.integers(0, 2), st.integers(0, 13)),
+    buffer=st.integers(0, 15),
+    epochs=st.integers(1, 3),
+    seed=st.integers(0, 5),
+)
+def test_a_stream_started_at_any_position_gives_what_the_whole_one_gives_from_there(
+    texts: list[str], at: tuple[int, int], buffer: int, epochs: int, seed: int
+) -> None:
+    settings: dict[str, Any] = {"shuffle_buffer": buffer, "epochs": epochs, "seed": seed}
+    start = Position(at[0], min(at[1], len(texts)))
+    whole = list(stream(texts, **settings))
+    assert [position for _, position in whole] == sorted(position for _, position in whole)
+    assert list(stream(texts, start=start, **settings)) == [pair for pair in whole if pair[1] > start]
+
+
+@given(texts=corpora(), stops=st.lists(st.integers(1, 5), max_size=8), buffer=st.integers(0, 15))
+def test_a_stream_that_is_stopped_and_resumed_again_and_again_is_the_whole_one(
+    texts: list[str], stops: list[int], buffer: int
+) -> None:
+    seen: list[tuple[Window, Position]] = []
+    for taken in stops:
+        start = seen[-1][1] if seen else None
+        seen += islice(stream(texts, start=start, shuffle_buffer=buffer), taken)
+    start = seen[-1][1] if seen else None
+    assert [*seen, *stream(texts, start=start, shuffle_buffer=buffer)] == list(stream(texts, shuffle_buffer=buffer))
+
+
+def test_the_way_to_a_position_is_not_tokenised_and_earlier_epochs_are_not_read() -> None:
+    config = DataConfig(path="here", prefix_tokens=4, suffix_tokens=2, epochs=3)
+    passes, encoded = [], []
+
+    def read(_: DataConfig) -> Iterator[Document]:
+        passes.append(1)
+        return documents(["abcdef"] * 10)
+
+    def encode(text: str) -> list[int]:
+        encoded.append(text)
+        return [ord(letter) for letter in text]
+
+    windows = WindowStream(config, encode, start=Position(2, 7), documents=read)
+    assert [window.id for window, _ in windows] == ["2-7", "2-8", "2-9"]
+    assert (len(passes), len(encoded)) == (1, 3)
+
+
+def test_fewer_documents_than_a_position_counts_are_an_error() -> None:
+    with pytest.raises(DocumentError, match=r"holds 7 documents, and the run that is resumed had taken 8"):
+        list(stream(TEXTS, start=Position(0, 8)))
 
 
 def test_documents_that_are_all_too_short_are_an_error_that_names_the_sizes() -> None:

@@ -2,7 +2,8 @@
 
 In: documents (re-opened for every epoch), a tokenizer, sizes and a seed. Out: an iterator over `Window`s, each with
 the `Position` after it. Guarantees: the same inputs give the same windows in the same order, and a stream started at
-a position goes on exactly there. A position counts documents, so that the way to it is skipped without tokenising.
+a position goes on exactly there. A position counts documents, so that the way to it is read and not tokenised, and
+the epochs before it are not even read.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from preceptor_trainer.data.documents import Document, DocumentError, stream_doc
 from preceptor_trainer.data.windows import Window, WindowSizes, cut
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Position:
-    """`documents` of `epoch` have been taken from the stream (after shuffling)."""
+    """`documents` of `epoch` have been taken from the stream (after shuffling). A later position is greater."""
 
     epoch: int = 0
     documents: int = 0
@@ -28,7 +29,7 @@ class WindowStream:
     """Iterate once. `encode` turns a text into token ids, adding no special tokens. `skipped` counts too short
     documents.
 
-    Raises `DocumentError` if a whole epoch holds no document long enough.
+    Raises `DocumentError` if a whole epoch holds no document long enough, or fewer documents than `start` counts.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class WindowStream:
         config = self._config
         epoch, already = self._start.epoch, self._start.documents
         while config.epochs is None or epoch < config.epochs:
-            windows = 0
+            windows = taken = 0
             shuffle = random.Random(f"{config.seed}/{epoch}")
-            for taken, document in enumerate(shuffled(self._documents(config), config.shuffle_buffer, shuffle)):
-                if taken < already:
+            documents = shuffled(self._documents(config), config.shuffle_buffer, shuffle)
+            for taken, document in enumerate(documents, start=1):
+                if taken <= already:
                     continue
                 ids = self._encode(document.text)
                 window = cut(ids, self._sizes, seed=config.seed, epoch=epoch, document=document.index)
@@ -61,7 +63,12 @@ class WindowStream:
                     self.skipped += 1
                 else:
                     windows += 1
-                    yield window, Position(epoch, taken + 1)
+                    yield window, Position(epoch, taken)
+            if taken < already:
+                raise DocumentError(
+                    f"{config.path}: holds {taken} documents, and the run that is resumed had taken {already}: "
+                    "give it the documents that it began with"
+                )
             if not windows and not already:
                 raise DocumentError(
                     f"{config.path}: no document has {self._sizes.min_prefix + self._sizes.suffix} tokens; "
