@@ -83,7 +83,9 @@ class QueueMisfit(RuntimeError):
 def trouble_of(error: Exception) -> Trouble | None:
     """What an error of redis-py means; None if it is none that passes. Raises `QueueMisfit` for what never does."""
     text = str(error) or type(error).__name__
-    name = getattr(error, "status_code", None) or next(iter(_CODE.findall(text)), "")
+    name = getattr(error, "status_code", None)
+    if name not in _KINDS and name not in _MISFITS:
+        name = next(iter(_CODE.findall(text)), "")
     if isinstance(error, AuthenticationError | AuthorizationError):
         name = name if name in _MISFITS else "WRONGPASS"
     if name in _MISFITS:
