@@ -18,6 +18,7 @@ import uvloop
 
 from preceptor_client.config import ConfigError, load_config
 from preceptor_client.keys import KeysError
+from preceptor_client.queue import QueueMisfit
 from preceptor_client.rubrics import RubricError
 from preceptor_services.logs import set_up
 from preceptor_services.serving import ServingError, is_loopback, listen, serve, stop_on_signals
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             port = options.port or {"judge": 8101, "rewrite": 8102}[options.service]
             uvloop.run(_serve(options.service, settings, options.host, port))
-    except (ConfigError, KeysError, RubricError, ServingError) as error:
+    except (ConfigError, KeysError, QueueMisfit, RubricError, ServingError) as error:
         print(f"{options.service}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, generate_latest
 
 from preceptor_client.contract import Axis, JudgeResponse, RewriteResponse, Usage
+from preceptor_client.queue import QueueStatus
 from preceptor_services.parsing import OrderReading, Reading
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
@@ -58,6 +59,13 @@ class Metrics:
         )
         self.engine_ready = Gauge(
             "preceptor_engine_ready", "1 while this server of the engine answers.", ["replica"], registry=registry
+        )
+        self.engine_circuit = Enum(
+            "preceptor_engine_circuit",
+            "Circuit breaker of this server: closed (in use), open (left alone), half_open (being tried).",
+            ["replica"],
+            states=["closed", "half_open", "open"],
+            registry=registry,
         )
         self.engine_switches = Counter(
             "preceptor_engine_switches", "Calls repeated on another server of the engine.", registry=registry
@@ -113,14 +121,28 @@ class Metrics:
             registry=registry,
         )
         self.cohorts = Counter(
-            "preceptor_worker_cohorts", "Cohorts the worker is done with.", ["result"], registry=registry
+            "preceptor_worker_cohorts",
+            "Cohorts the worker is done with: settled, superseded (ended or withdrawn elsewhere), buried (no teacher "
+            "could judge it), handed_back (the engine was lost, or the worker stopped), left (to its lease).",
+            ["result"],
+            registry=registry,
         )
         self.in_hand = Gauge("preceptor_worker_in_hand", "Cohorts the worker is judging now.", registry=registry)
-        self.queue_errors = Counter("preceptor_queue_errors", "Calls to Redis that failed.", registry=registry)
+        self.queue_errors = Counter(
+            "preceptor_queue_errors",
+            "Calls to the Redis of queue or batches that failed, and are repeated: away, full, read_only.",
+            ["kind"],
+            registry=registry,
+        )
         self.queue_depth = Gauge(
             "preceptor_queue_depth",
-            "Entries in the queue: waiting, in_flight, dead, verdicts.",
+            "Cohorts in the queue over all runs: waiting, in_flight, answered (and not yet taken in), dead.",
             ["state"],
+            registry=registry,
+        )
+        self.queue_oldest = Gauge(
+            "preceptor_queue_oldest_seconds",
+            "Age of the oldest cohort that waits or is in flight, 0 if there is none.",
             registry=registry,
         )
 
@@ -178,6 +200,18 @@ class Metrics:
     def count_rewritten(self, response: RewriteResponse) -> None:
         """One rewrite."""
         self.rewrites.labels(response.outcome.value).inc()
+
+    def show_queue(self, status: QueueStatus) -> None:
+        """How full the queue is. Runs are not told apart: their names have no bound."""
+        answered = sum(run.answered for run in status.runs.values())
+        for state, depth in (
+            ("waiting", status.waiting),
+            ("in_flight", status.in_flight),
+            ("answered", answered),
+            ("dead", status.dead),
+        ):
+            self.queue_depth.labels(state).set(depth)
+        self.queue_oldest.set(status.oldest_s or 0.0)
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""

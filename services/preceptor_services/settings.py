@@ -19,7 +19,8 @@ ENV_PREFIX = "PRECEPTOR_SERVICE_"
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
-RedisUrl = Annotated[str, Field(pattern=r"^(redis|rediss|unix)://")]
+RedisUrl = Annotated[str, Field(pattern=r"^(rediss?(\+sentinel)?|unix)://")]
+"""`redis://`, `rediss://` (TLS), `unix://`, `redis+sentinel://host:26379,host:26379/<master>/<db>`, `rediss+...`."""
 
 
 def _several(value: object) -> object:
@@ -71,6 +72,11 @@ class EngineSettings(Settings):
     """Longest wait for one request's answer."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2
     """Further rounds over the servers after a refused connection, 429 or 5xx."""
+    heartbeat_s: Seconds = 3.0
+    """How often a server is asked whether it is there. Shorter than it takes to start, so that a restart, perhaps with
+    other weights, cannot go unnoticed."""
+    heartbeat_timeout_s: Seconds = 5.0
+    """Longest wait for the answer to that. A server that misses three in a row is lost, and so are its calls."""
     revision: str | None = None
     """What to record as the teacher's revision; else a content hash of local weights, else `unknown`."""
     reasoning: Literal["none", "parsed", "inline"] = "none"
@@ -163,10 +169,15 @@ class QueueSettings(Settings):
     """Where the worker finds its cohorts."""
 
     url: RedisUrl = "redis://127.0.0.1:6379/0"
-    bound: Annotated[int, Field(ge=1)] = 1024
     namespace: Annotated[str, Field(min_length=1, max_length=64)] = "preceptor"
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
     """Cohorts judged at once by this worker."""
+    lease_s: Annotated[float, Field(ge=1, le=3600)] = 15.0
+    """How long after a worker died others take over what it was judging."""
+    max_deliveries: Annotated[int, Field(ge=1, le=100)] = 5
+    """How often a cohort is begun before it goes to the dead letters."""
+    grace_s: Annotated[float, Field(ge=0, le=3600)] = 15.0
+    """How long a worker that is told to stop goes on with what it has in hand, before it hands it back."""
     metrics_host: str = "127.0.0.1"
     metrics_port: Port | None = None
     """Serves `/metrics`, `/healthz` and `/readyz` of the worker if set."""
@@ -207,6 +218,8 @@ class BatchSettings(Settings):
     """Cohorts of batches judged at once by this process."""
     lease_s: Annotated[float, Field(ge=1, le=3600)] = 15.0
     """How long after a process died others take over what it was judging."""
+    max_deliveries: Annotated[int, Field(ge=1, le=100)] = 5
+    """How often an item is begun before it gets a problem for its result."""
     ttl_s: Annotated[int, Field(ge=60)] = 3 * 24 * 3600
     """How long a batch is kept after it was submitted."""
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024

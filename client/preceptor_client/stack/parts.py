@@ -204,7 +204,7 @@ def worker_part(
         log=directory / f"{name}.log",
         probe=http_probe(f"http://{LOOPBACK}:{port}/readyz"),
         url=f"http://{LOOPBACK}:{port}",
-        grace_s=20,
+        grace_s=30,  # longer than the worker's own, in which it finishes what it has in hand
     )
 
 

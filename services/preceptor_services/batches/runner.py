@@ -5,9 +5,10 @@
 
 In: items of batches. Out: one result per item: the judge's response, or the problem that kept it from being judged.
 Guarantees: takes only what it can start at once, and only while the engine is ready. Rides through a Redis that goes
-away and comes back. An item that its batch no longer needs is given up; when the runner itself is cancelled, what is
-in hand is given back at once, so that another replica, or this one after its restart, goes on with it. A process that
-dies leaves its items to their lease.
+away and comes back. An item whose engine is lost is given back and judged again, so that no verdict fails because of
+an outage, and begun `max_deliveries` times at most: one that ends whoever judges it gets a problem. An item that its
+batch no longer needs is given up; when the runner itself is cancelled, what is in hand is given back at once, so that
+another replica, or this one after its restart, goes on with it. A process that dies leaves its items to their lease.
 Waits for: the engine to be ready, a free place, an item; each is woken by its event.
 """
 
@@ -19,48 +20,51 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from typing import TypeVar
 
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from preceptor_client.config import describe
 from preceptor_client.contract import BatchResult, JudgeRequest, JudgeResponse, Problem
+from preceptor_client.queue import Ride
 from preceptor_services.batches.store import BatchStore, Item
 from preceptor_services.engine import EngineError
 from preceptor_services.judging import UnjudgeableError
 from preceptor_services.metrics import Metrics
+from preceptor_services.quarantine import Quarantine, rest_s
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 2.0
 _RENEWALS = 3
 """Per lease: a renewal that comes late, or is lost once, costs nothing."""
 
-ResultT = TypeVar("ResultT")
-
 
 class BatchRunner:
-    """Judges what the store holds. `judge` takes a request and its owner; `wait_ready` returns when the engine is
-    ready."""
+    """Judges what the store holds, whose Redis `ride` rides. `judge` takes a request and its owner; `wait_ready`
+    returns when the engine is ready."""
 
     def __init__(
         self,
         store: BatchStore,
+        ride: Ride,
+        quarantine: Quarantine,
         judge: Callable[[JudgeRequest, str], Awaitable[JudgeResponse]],
         wait_ready: Callable[[], Awaitable[None]],
         metrics: Metrics,
         *,
         concurrency: int,
         lease_s: float,
+        max_deliveries: int,
     ) -> None:
         self._store = store
+        self._riding_through = ride.through
+        self._quarantine = quarantine
         self._judge = judge
         self._wait_ready = wait_ready
         self._metrics = metrics
         self._concurrency = concurrency
         self._lease_s = lease_s
+        self._max_deliveries = max_deliveries
         self._in_hand: dict[asyncio.Task[None], Item] = {}
 
     async def run(self) -> None:
@@ -96,22 +100,31 @@ class BatchRunner:
         self._metrics.batch_items_in_hand.set(len(self._in_hand))
 
     async def _handle(self, item: Item) -> None:
-        result = await self._result(item)
-        if result is None:
-            await self._riding_through(lambda: self._store.release([item]))
+        try:
+            result = await self._result(item)
+        except EngineError as error:
+            log.warning("item %d of batch %s waits for the engine: %s", item.index, item.ref, error)
+            reason = str(error)
+            await asyncio.sleep(rest_s(item.attempt))
+            await self._riding_through(lambda: self._store.release([item], reason))
             return
         stored = await self._riding_through(lambda: self._store.settle(item, result))
         kind = "superseded" if not stored else "judged" if result.problem is None else "problem"
         self._metrics.batch_items.labels(kind).inc()
 
-    async def _result(self, item: Item) -> BatchResult | None:
-        """What becomes of `item`; None if the engine was lost, and it is to be asked again."""
+    async def _result(self, item: Item) -> BatchResult:
+        """What becomes of `item`. Raises EngineError if the engine was lost, and it is to be asked again."""
+        if item.attempt > self._max_deliveries:
+            what = item.last_error or "whoever judged it was gone before it had an answer"
+            detail = f"begun {self._max_deliveries} times and never answered; the last time: {what}"
+            return _problem(item, HTTPStatus.INTERNAL_SERVER_ERROR, detail)
         try:
             request = JudgeRequest.model_validate_json(item.request)
-            return BatchResult(index=item.index, response=await self._judge(request, item.owner))
-        except EngineError as error:
-            log.warning("item %d of batch %s waits for the engine: %s", item.index, item.ref, error)
-            return None
+            async with self._quarantine.turn(item.attempt):
+                await self._wait_ready()  # it may have been lost since the item was taken
+                return BatchResult(index=item.index, response=await self._judge(request, item.owner))
+        except EngineError:
+            raise
         except ValidationError as error:  # a service of another version took it in
             return _problem(item, HTTPStatus.UNPROCESSABLE_ENTITY, f"the item cannot be read:\n{describe(error)}")
         except UnjudgeableError as error:
@@ -140,18 +153,6 @@ class BatchRunner:
         if items:
             with suppress(RedisError):  # then their leases run out
                 await self._store.release(items)
-
-    async def _riding_through(self, call: Callable[[], Awaitable[ResultT]]) -> ResultT:
-        """The result of `call`, repeated while Redis cannot be used."""
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                return await call()
-            except RedisError as error:  # away, full or read-only: all of them pass, and no item is lost meanwhile
-                log.warning("the batches' Redis cannot be used (%s), trying again in %.1f s", error, pause_s)
-            self._metrics.queue_errors.inc()
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 def _problem(item: Item, status: HTTPStatus, detail: str) -> BatchResult:

@@ -1,9 +1,10 @@
 """The atomic steps of the batch store, as Lua for Redis >= 6.2. Each is whole or has not happened.
 
-A batch `ref` (`<owner>/<id>`) is three keys, which expire together:
+A batch `ref` (`<owner>/<id>`) is four keys, which expire together:
 
     <prefix><ref>           hash: state, total, done, failed, next, fingerprint, created_at, expires_at
     <prefix><ref>:items     hash: index -> request, for items that have no result yet
+    <prefix><ref>:attempts  hash: index -> how often the item was taken, `e` and index -> the last attempt's error
     <prefix><ref>:results   stream: result number n has the id n-0; the last entry is the batch's end
 
 All batches share four more: `open` (list of batches with items that nobody has begun), `leases` (sorted set of items
@@ -37,7 +38,7 @@ local function finish(ref, state)
   redis.call('HSET', batch, 'state', state)
   redis.call('XADD', batch .. ':results', (redis.call('HGET', batch, 'done') + 1) .. '-0', 'end', state)
   redis.call('PEXPIREAT', batch .. ':results', redis.call('HGET', batch, 'expires_at'))
-  redis.call('DEL', batch .. ':items')
+  redis.call('DEL', batch .. ':items', batch .. ':attempts')
   redis.call('LREM', open, 0, ref)
   forget(ref)
 end
@@ -75,7 +76,8 @@ return 'made'
 )
 
 # Leases up to `count` items: first those whose lease ran out, then new ones, the open batches taking turns.
-# ARGV: prefix, count, lease in ms. Returns the last id of `wake` and, per item, ref, index, request.
+# ARGV: prefix, count, lease in ms. Returns the last id of `wake` and, per item, ref, index, request, attempt and the
+# error of the attempt before.
 TAKE = (
     _SHARED
     + """
@@ -86,10 +88,13 @@ local free = count
 local function lease(ref, index)
   local item = redis.call('HGET', prefix .. ref .. ':items', index)
   if item then
+    local attempts = prefix .. ref .. ':attempts'
     redis.call('ZADD', leases, at + ARGV[3], ref .. '#' .. index)
-    taken[#taken + 1] = ref
-    taken[#taken + 1] = index
-    taken[#taken + 1] = item
+    local attempt = redis.call('HINCRBY', attempts, index, 1)
+    if attempt == 1 then redis.call('PEXPIREAT', attempts, redis.call('HGET', prefix .. ref, 'expires_at')) end
+    for _, value in ipairs({ref, index, item, attempt, redis.call('HGET', attempts, 'e' .. index) or ''}) do
+      taken[#taken + 1] = value
+    end
     free = free - 1
   else
     drop(ref, index)
@@ -123,6 +128,7 @@ local ref, index = ARGV[2], ARGV[3]
 local batch = prefix .. ref
 drop(ref, index)
 if redis.call('HDEL', batch .. ':items', index) == 0 then return 0 end
+redis.call('HDEL', batch .. ':attempts', index, 'e' .. index)
 local done = redis.call('HINCRBY', batch, 'done', 1)
 redis.call('HINCRBY', batch, 'failed', ARGV[5])
 redis.call('XADD', batch .. ':results', done .. '-0', 'result', ARGV[4])
@@ -156,14 +162,26 @@ return lost
 """
 )
 
-# Lets others take items in hand at once. ARGV: prefix, then ref and index of each.
+# Lets others take items in hand at once. ARGV: prefix, error of this attempt (empty: it was none, and does not count),
+# then ref and index of each.
 RELEASE = (
     _SHARED
     + """
-for place = 2, #ARGV, 2 do
-  redis.call('ZADD', leases, 'XX', 0, ARGV[place] .. '#' .. ARGV[place + 1])
+for place = 3, #ARGV, 2 do
+  local ref, index = ARGV[place], ARGV[place + 1]
+  local lease = ref .. '#' .. index
+  if redis.call('HEXISTS', prefix .. ref .. ':items', index) == 0 then
+    drop(ref, index)
+  elseif tonumber(redis.call('ZSCORE', leases, lease) or 0) > 0 then  -- else only the answer to a first try was lost
+    redis.call('ZADD', leases, 0, lease)
+    if ARGV[2] == '' then
+      redis.call('HINCRBY', prefix .. ref .. ':attempts', index, -1)
+    else
+      redis.call('HSET', prefix .. ref .. ':attempts', 'e' .. index, ARGV[2])
+    end
+  end
 end
-redis.call('XADD', wake, 'MAXLEN', 1, '*', 'released', (#ARGV - 1) / 2)
+redis.call('XADD', wake, 'MAXLEN', 1, '*', 'released', (#ARGV - 2) / 2)
 """
 )
 

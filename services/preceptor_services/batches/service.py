@@ -13,9 +13,11 @@ from contextlib import asynccontextmanager, suppress
 
 from fastapi import APIRouter
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 
 from preceptor_client.contract import JudgeRequest, JudgeResponse
-from preceptor_client.queue import connect
+from preceptor_client.queue import Ride, redis_from_url
 from preceptor_services.assembly import Assembly
 from preceptor_services.auth import Access
 from preceptor_services.batches.routes import batches_router
@@ -24,10 +26,15 @@ from preceptor_services.batches.store import BatchStore
 from preceptor_services.keys import ANONYMOUS
 from preceptor_services.logs import log_texts
 from preceptor_services.priority import Priority
+from preceptor_services.quarantine import Quarantine
 from preceptor_services.settings import ServiceSettings
+from preceptor_services.troubles import Troubles
 
-_PATIENCE_S = 2.0
-"""Of one call to Redis. The runner repeats it for as long as it takes; a caller is told to come back."""
+_RETRIES = 3
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
+"""Of one call to Redis: about 1.4 s, then a caller is told to come back."""
+_BLOCK_S = 1.0
+"""How long the store's blocking reads wait."""
 
 
 class Batches:
@@ -37,11 +44,18 @@ class Batches:
         self._parts = parts
         self._access = access
         self._settings = settings.batches
+        self._namespace = settings.store.namespace
         url = settings.store.url
         self._redis: Redis | None = None
         self._store: BatchStore | None = None
         if url is not None:
-            self._redis = connect(url, patience_s=_PATIENCE_S)
+            self._redis = redis_from_url(
+                url,
+                decode_responses=True,
+                socket_timeout=_BLOCK_S + 4,
+                socket_connect_timeout=2.0,
+                retry=Retry(ExponentialBackoff(cap=_LONGEST_PAUSE_S, base=_FIRST_PAUSE_S), _RETRIES),
+            )
             self._store = BatchStore(
                 self._redis,
                 namespace=settings.store.namespace,
@@ -62,11 +76,14 @@ class Batches:
             return
         runner = BatchRunner(
             self._store,
+            Ride(self._redis, on_trouble=Troubles("batches", self._parts.metrics)),
+            Quarantine(self._redis, namespace=self._namespace, lease_s=self._settings.lease_s),
             self._judge,
             self._parts.engines.wait_ready,
             self._parts.metrics,
             concurrency=self._settings.concurrency,
             lease_s=self._settings.lease_s,
+            max_deliveries=self._settings.max_deliveries,
         )
         async with self._redis:
             running = asyncio.create_task(runner.run())
@@ -79,7 +96,7 @@ class Batches:
 
     async def _judge(self, request: JudgeRequest, owner: str) -> JudgeResponse:
         caller = (self._access.keys and self._access.keys.named(owner)) or ANONYMOUS
-        response = await self._parts.judge.judge(request, priority=max(Priority.BULK, caller.priority))
+        response = await self._parts.judge.judge(request, priority=max(Priority.BULK, caller.priority), whole=True)
         log_texts(request, response)
         await self._access.charge(caller, response.usage.tokens)
         return response

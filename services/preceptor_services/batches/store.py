@@ -6,11 +6,11 @@
 
 In: requests and their results, of an owner (the caller's name). Out: `Batch`es, items to judge, numbered results.
 Guarantees: an item gets at most one result, and keeps its place until it has it; whoever holds an item loses it to
-others only after its lease; all keys of a batch expire together, `ttl_s` after it was submitted. Batches take turns,
-item by item, each in its own order.
+others only after its lease, and it is counted how often one is begun; all keys of a batch expire together, `ttl_s`
+after it was submitted. Batches take turns, item by item, each in its own order.
 Waits for: `take` for an item, `follow` for a result; each is woken by Redis, none polls.
-Raises `BatchReusedError`, `BatchesFullError`, `UnknownBatchError`, and `redis.exceptions.RedisError` when Redis stays
-away for longer than the connection's retries.
+Raises `BatchReusedError`, `BatchesFullError`, `UnknownBatchError`, and `redis.exceptions.RedisError` when Redis cannot
+be used.
 """
 
 from __future__ import annotations
@@ -51,11 +51,14 @@ class UnknownBatchError(LookupError):
 
 @dataclass(frozen=True)
 class Item:
-    """One request of a batch, as JSON, in a replica's hands."""
+    """One request of a batch, as JSON, in a replica's hands for the `attempt`-th time."""
 
     ref: str
     index: int
     request: str
+    attempt: int = 1
+    last_error: str = ""
+    """Of the attempt before; empty if nobody could say."""
 
     @property
     def owner(self) -> str:
@@ -170,7 +173,10 @@ class BatchStore:
         if not found:
             await blocking_read(self._redis.xread({self._wake: last}, count=1, block=_BLOCK_MS))
             _, *found = await self._run(self._take, count, lease_ms)
-        return [Item(ref, int(index), request) for ref, index, request in zip(*[iter(found)] * 3, strict=True)]
+        return [
+            Item(ref, int(index), request, attempt, error)
+            for ref, index, request, attempt, error in zip(*[iter(found)] * 5, strict=True)
+        ]
 
     async def settle(self, item: Item, result: BatchResult) -> bool:
         """Store an item's result. False if it needs none: it has one, or its batch ended or expired."""
@@ -183,9 +189,9 @@ class BatchStore:
         lost = await self._run(self._renew, lease_ms, *_places(items))
         return [items[place] for place in lost]
 
-    async def release(self, items: Sequence[Item]) -> None:
-        """Let others take `items` at once."""
-        await self._run(self._release, *_places(items))
+    async def release(self, items: Sequence[Item], error: str = "") -> None:
+        """Let others take `items` at once. Without an `error` this was no attempt."""
+        await self._run(self._release, error, *_places(items))
 
     async def waiting(self) -> int:
         """Items without a result, over all batches."""

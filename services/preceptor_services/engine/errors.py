@@ -6,6 +6,7 @@ from typing import Literal
 
 Kind = Literal["unreachable", "timeout", "overloaded", "broken", "rejected"]
 REPEATABLE: frozenset[Kind] = frozenset({"unreachable", "overloaded", "broken"})
+_OF_THE_PROMPT = frozenset({400, 413, 422})
 
 
 class EngineError(Exception):
@@ -17,3 +18,8 @@ class EngineError(Exception):
         self.pause_s = pause_s
         """How long the server is to be left alone."""
         self.status = status
+
+    @property
+    def of_the_prompt(self) -> bool:
+        """Whether the server refused what it was asked, as it would again: too long, say."""
+        return self.kind == "rejected" and self.status in _OF_THE_PROMPT

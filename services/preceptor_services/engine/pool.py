@@ -2,10 +2,11 @@
 
 In: prompts, how to sample, and the cohort they belong to. Out: one `Answer` per prompt, in order, and what they cost.
 `ask` never raises for a call that failed: the prompts it carried come back as answers with an `error`, so that one bad
-call cannot be mistaken for a verdict or take its neighbours with it. Many completion prompts travel in one request;
-chat takes one prompt a request.
+call cannot be mistaken for a verdict or take its neighbours with it; whether it was the engine's failure or the
+prompt's is told apart. Many completion prompts travel in one request; chat takes one prompt a request.
 Guarantees: calls of one `affinity` go to one replica, where their shared prefix is cached, for as long as it is ready;
-a replica that is lost leaves at once, its calls go to the next, and it returns when it answers again. All replicas
+a replica that is lost leaves at once, its calls go to the next, or fail if there is none, and it returns when it
+answers again. All replicas
 that take part serve the same model and weights, and one cohort is answered by no other. A request is repeated only
 where that can help (no connection, 429, 5xx) and only until the deadline; a prompt that the server refuses is isolated
 from those sent with it. At most `concurrency` requests are in flight on a replica; the more urgent go first.
@@ -93,7 +94,12 @@ class Engine:
     @property
     def trouble(self) -> str | None:
         """What keeps replicas out; None when all are ready."""
-        return "; ".join(replica.trouble for replica in self._replicas if replica.trouble is not None) or None
+        troubles = (
+            f"{replica.trouble} (circuit {replica.circuit.replace('_', ' ')})"
+            for replica in self._replicas
+            if replica.trouble is not None
+        )
+        return "; ".join(troubles) or None
 
     async def wait_ready(self) -> None:
         """Returns when the engine is ready, at once if it is."""
@@ -160,13 +166,14 @@ class Engine:
         return [answer for part, _ in parts for answer in part], sum((usage for _, usage in parts), Usage())
 
     async def _answer(self, call: _Call) -> tuple[list[Answer], Usage]:
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(call.deadline):
                 answers, cost = await self._repeat(call)
         except TimeoutError:
             error = EngineError("timeout", "the deadline passed before the engine answered")
         except EngineError as failure:
-            if failure.status in (400, 413, 422) and len(call.prompts) > 1:
+            if failure.of_the_prompt and len(call.prompts) > 1:
                 # One prompt may have caused it (too long, say): the others must not suffer for it.
                 middle = len(call.prompts) // 2
                 halves = (call.prompts[:middle], call.prompts[middle:])
@@ -178,7 +185,14 @@ class Engine:
         cost = Usage(calls=len(call.prompts) if call.sent else 0)
         self._metrics.engine_failures.labels(error.kind).inc()
         self._metrics.count_usage(cost)
-        return [Answer(error=str(error))] * len(call.prompts), cost
+        lost = self._silent_since(began) if error.kind == "timeout" else not error.of_the_prompt
+        return [Answer(error=str(error), lost=lost)] * len(call.prompts), cost
+
+    def _silent_since(self, began: float) -> bool:
+        """Whether a call that ran out of time since `began` met an engine that hangs, not one that has much to do: it
+        has answered nobody for half of that time."""
+        now = asyncio.get_running_loop().time()
+        return not self.ready or max(replica.answered_at for replica in self._replicas) < (began + now) / 2
 
     async def _repeat(self, call: _Call) -> tuple[list[Answer], Usage]:
         """The call put to the replicas in turn, again where that can help."""
@@ -209,7 +223,7 @@ class Engine:
         for place, replica in enumerate(self._order(call)):
             try:
                 async with replica.place(call.priority):
-                    if not replica.ready and self.ready:
+                    if not replica.ready:
                         continue  # lost while the call waited for its place
                     if place:
                         self._metrics.engine_switches.inc()
@@ -224,13 +238,11 @@ class Engine:
         raise failure
 
     def _order(self, call: _Call) -> list[Replica]:
-        """The replicas that may answer, best first: those that are ready, else one that was."""
-        same = [replica for replica in self._replicas if replica.served == call.served and call.served is not None]
-        ready = [replica for replica in same if replica.ready]
+        """The replicas that may answer, best first."""
+        ready = [replica for replica in self._replicas if replica.ready and replica.served == call.served]
         if not call.affinity:
-            return sorted(ready, key=lambda replica: replica.load) or same[:1]
-        names = ranked([replica.name for replica in ready or same], call.affinity)
-        return [self._by_name[name] for name in (names if ready else names[:1])]
+            return sorted(ready, key=lambda replica: replica.load)
+        return [self._by_name[name] for name in ranked([replica.name for replica in ready], call.affinity)]
 
     def _others_are_ready(self, replica: Replica) -> bool:
         return any(other.ready for other in self._replicas if other is not replica)

@@ -60,6 +60,8 @@ class Answer:
     bound: bool = False
     """Whether decoding was held to the constraint."""
     error: str | None = None
+    lost: bool = False
+    """Whether the error is the engine's and not the prompt's: asked again when the engine is well, it has an answer."""
 
 
 def path_of(endpoint: Endpoint) -> str:

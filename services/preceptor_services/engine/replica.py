@@ -3,7 +3,13 @@
 In: one request's worth of prompts. Out: their answers, or an `EngineError`; whether the server is `ready`.
 Guarantees: at most `concurrency` callers have a `place`; ready only after real requests of every kind have been
 answered and the pool has admitted it; looked after every few seconds while it is ready, so that a server that went
-away or was restarted is noticed even if nobody asks.
+away, hangs or was restarted is noticed even if nobody asks. One that is lost lets its callers go.
+
+    closed (ready) --- lost: unreachable, no heartbeat, three failures in a row ---> open
+       ^                                                                             |  ^
+       +--- admitted: every probe was answered --- half open (being probed) <- a pause  |
+                                                       +---- not answered: twice as long
+
 Waits for: a free place, and the server, at most `engine.timeout_s` a request.
 """
 
@@ -14,6 +20,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import httpx
 
@@ -38,11 +45,15 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 2.0
-_HEARTBEAT_S = 3.0
-"""Shorter than any server takes to start, so that a restart, perhaps with other weights, cannot go unnoticed."""
-_HEARTBEAT_PATIENCE_S = 5.0
+_STEADY_S = 30.0
+"""A server that is lost sooner after it was admitted answers the probes and fails the work: it is left alone for
+longer each time."""
+_LONGEST_REST_S = 15.0
 _FAILURES_IN_A_ROW = 3
 """So many broken or late replies without a good one between are the server's fault, not a prompt's."""
+_TOO_MANY_REQUESTS = 429
+
+Circuit = Literal["closed", "half_open", "open"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,8 @@ class Replica:
         self.name = self._connection.name
         self.trouble: str | None = f"the engine at {url} has not answered yet"
         """Why it is not ready; None when it is."""
+        self.answered_at = float("-inf")
+        """When it last gave a good answer, in the event loop's time."""
         self.served: Served | None = None
         """What it had loaded when it was admitted last; None before."""
         self._settings = settings
@@ -95,6 +108,7 @@ class Replica:
         self._places = PriorityPlaces(settings.concurrency)
         self._visits: set[asyncio.Timeout] = set()
         metrics.engine_ready.labels(self.name).set(0)
+        self._switch("open")
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -134,17 +148,25 @@ class Replica:
         """It takes part from now on."""
         self.served, self.trouble, self._failures = served, None, 0
         self._metrics.engine_ready.labels(self.name).set(1)
+        self._switch("closed")
         self._changed()
 
     def lose(self, error: EngineError) -> None:
-        """It takes no part until it is admitted again."""
+        """It takes no part until it is admitted again. Nobody waits for a server that does not answer."""
         if not self.ready:
             return
-        log.warning("engine lost: %s", error)
+        log.warning("engine lost, its circuit is open: %s", error)
         self.trouble = str(error)
         self._metrics.engine_ready.labels(self.name).set(0)
+        self._switch("open")
+        if error.kind in ("unreachable", "timeout"):
+            self.abandon()
         self.stir()
         self._changed()
+
+    def _switch(self, circuit: Circuit) -> None:
+        self.circuit: Circuit = circuit
+        self._metrics.engine_circuit.labels(self.name).state(circuit)
 
     def stir(self) -> None:
         """See at once whether it is ready."""
@@ -153,22 +175,28 @@ class Replica:
     async def watch(self, probes: Sequence[Generation], admit: Callable[[Replica, Served], None]) -> None:
         """Keeps `ready` true to life, forever: asks until the server answers and `admit` takes it, then until it is
         lost. `admit` raises EngineError if the server must stay out."""
-        pause_s = _FIRST_PAUSE_S
+        clock = asyncio.get_running_loop().time
+        pause_s, rest_s = _FIRST_PAUSE_S, _FIRST_PAUSE_S
         while True:
+            self._switch("half_open")
             try:
                 admit(self, await self.prepare(probes))
             except EngineError as error:
+                self._switch("open")
                 if self.trouble != str(error):
-                    log.warning("engine not ready: %s", error)
+                    log.warning("engine not ready, its circuit stays open: %s", error)
                 self.trouble = str(error)
                 await self._rest(error.pause_s or pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
             else:
-                log.info("engine ready: %s answers as %s", self.url, self.served)
+                log.info("engine ready, its circuit is closed: %s answers as %s", self.url, self.served)
+                admitted_at = clock()
+                await self._look_after()
                 pause_s = _FIRST_PAUSE_S
-                while self.ready:
-                    await self._rest(_HEARTBEAT_S)
-                    await self._look_after()
+                if clock() - admitted_at > _STEADY_S:
+                    rest_s = _FIRST_PAUSE_S
+                await asyncio.sleep(rest_s)
+                rest_s = min(2 * rest_s, _LONGEST_REST_S)
 
     async def _rest(self, seconds: float) -> None:
         with suppress(TimeoutError):
@@ -176,16 +204,18 @@ class Replica:
             self._stirred.clear()
 
     async def _look_after(self) -> None:
-        """Lose the server if it does not answer, or not as before."""
-        if not self.ready:
-            return
-        try:
-            if await self._list(_HEARTBEAT_PATIENCE_S) != self._roots:
-                self.lose(EngineError("unreachable", f"the engine at {self.url} serves other models than before"))
-        except EngineError as error:
-            self.failed(error)
-            if error.kind == "unreachable":
-                self.lose(error)
+        """Returns when the server is lost: it did not answer, or not as before."""
+        missed = 0
+        while self.ready:
+            await self._rest(self._settings.heartbeat_s)
+            try:
+                if self.ready and await self._list() != self._roots:
+                    self.lose(EngineError("unreachable", f"the engine at {self.url} serves other models than before"))
+                missed = 0
+            except EngineError as error:
+                missed += 1
+                if error.kind == "unreachable" or missed == _FAILURES_IN_A_ROW:
+                    self.lose(error)
 
     async def prepare(self, probes: Sequence[Generation]) -> Served:
         """Learn what is served, and put each kind of request in `probes` for real. Raises EngineError if one fails.
@@ -210,9 +240,9 @@ class Replica:
             revision = await asyncio.to_thread(weights_revision, root)
         return Served(Teacher(model, revision), root=(root or "") if revision == UNKNOWN else "")
 
-    async def _list(self, patience_s: float | None = None) -> dict[str, str | None]:
+    async def _list(self) -> dict[str, str | None]:
         """The models served, and where each was loaded from."""
-        listed = await self._connection.call("GET", "/v1/models", patience_s=patience_s)
+        listed = await self._connection.call("GET", "/v1/models", patience_s=self._settings.heartbeat_timeout_s)
         try:
             return {model["id"]: model.get("root") for model in listed["data"]}
         except (KeyError, TypeError, AttributeError):
@@ -280,11 +310,12 @@ class Replica:
             self.failed(error)
             raise
         self._failures = 0
+        self.answered_at = asyncio.get_running_loop().time()
         return answers, cost
 
     def failed(self, error: EngineError) -> None:
         """Count a failure; one too many in a row loses the server."""
-        if error.kind in ("broken", "timeout"):
+        if error.kind != "unreachable" and not error.of_the_prompt and error.status != _TOO_MANY_REQUESTS:
             self._failures += 1
             if self.ready and self._failures >= _FAILURES_IN_A_ROW:
                 # Not in the server's own words, which may quote a caller's texts: anyone may ask for the trouble.

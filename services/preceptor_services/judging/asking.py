@@ -4,7 +4,8 @@ otherwise, again where no answer could be read.
 In: questions. Out: what was heard, one `Heard` per question, in order; the cost adds up in `usage`.
 Guarantees: a call that failed is an error, an answer without a verdict is unreadable, and neither is kept in the
 cache; a question is repeated at most `unreadable_retries` times.
-Waits for: the cache (briefly) and the engine, at most until the deadline.
+Waits for: the cache (briefly) and the engine, at most until the deadline. Raises `EngineError` when a call was lost
+with its engine, if that is what is wanted (`whole`); what was answered is in the cache by then.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from preceptor_client.contract import LISTWISE, Mode, RubricSpec, Sampling, Usage
 from preceptor_services.cache import VerdictCache, cache_key
-from preceptor_services.engine import Answer, Engine, Generation
+from preceptor_services.engine import Answer, Engine, EngineError, Generation
 from preceptor_services.judging.findings import Heard
 from preceptor_services.judging.modes import Question
 from preceptor_services.metrics import Metrics
@@ -57,6 +58,7 @@ class Asker:
     max_prompts: int
     unreadable_retries: int
     cache: VerdictCache | None
+    whole: bool = False
     usage: Usage = field(default_factory=Usage)
 
     async def __call__(self, questions: Sequence[Question]) -> list[Heard]:
@@ -108,6 +110,9 @@ class Asker:
         if cache is not None:
             kept = {place: answers[place] for place in open_ if heard[place].readable}
             await cache.put({keys[place]: answer for place, answer in kept.items() if answer is not None})
+        lost = next((answer.error for answer in answers if answer is not None and answer.lost), None)
+        if self.whole and lost is not None:
+            raise EngineError("unreachable", lost)
         return heard
 
     def _read(self, question: Question, answer: Answer) -> Heard:

@@ -5,8 +5,8 @@
 In: a `JudgeRequest`. Out: a `JudgeResponse` with a verdict for every candidate on every axis asked for, whatever
 happens: a call that failed, an answer that cannot be read and a deadline that passed become a status, never a score.
 Axes are asked side by side; candidates with the same text are asked about once. Raises `UnjudgeableError` for a
-request that no teacher could answer, and `EngineError` when the engine has never been ready. Waits for the engine, at
-most until the cohort's deadline.
+request that no teacher could answer, and `EngineError` when the engine has never been ready, or, for who can ask again
+later (`whole`), as soon as it is lost with an open call. Waits for the engine, at most until the cohort's deadline.
 """
 
 from __future__ import annotations
@@ -84,8 +84,11 @@ class Judge:
             rubrics.append(rubric)
         return rubrics
 
-    async def judge(self, request: JudgeRequest, *, priority: Priority = Priority.INTERACTIVE) -> JudgeResponse:
-        """The verdicts on `request.cohort`, axis by axis, candidate by candidate."""
+    async def judge(
+        self, request: JudgeRequest, *, priority: Priority = Priority.INTERACTIVE, whole: bool = False
+    ) -> JudgeResponse:
+        """The verdicts on `request.cohort`, axis by axis, candidate by candidate. With `whole`, none that is `failed`
+        because the engine was lost."""
         rubrics = self.check(request)
         teacher = self._engine.teacher
         clock = asyncio.get_running_loop().time
@@ -107,20 +110,26 @@ class Judge:
                 max_prompts=self._settings.max_prompts_per_call,
                 unreadable_retries=self._settings.unreadable_retries,
                 cache=cache,
+                whole=whole,
             )
             for rubric in rubrics
         ]
-        judgements = await asyncio.gather(
-            *(
+        judging = [
+            asyncio.create_task(
                 judge_axis(
                     asker.rubric,
                     texts,
                     Pairing(schedule, order, _seed(request, asker.rubric), request.budget),
                     asker,
                 )
-                for asker in askers
             )
-        )
+            for asker in askers
+        ]
+        try:
+            judgements = await asyncio.gather(*judging)
+        finally:
+            for task in judging:
+                task.cancel()  # of the others, when one raised
         verdicts: list[Verdict] = []
         reports: dict[str, AxisReport] = {}
         for asker, judgement in zip(askers, judgements, strict=True):

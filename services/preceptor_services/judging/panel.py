@@ -2,7 +2,8 @@
 
 In: a `JudgeRequest`. Out: a `JudgeResponse` whose scores combine those of all members and which keeps every member's
 own verdicts. Guarantees: a member that failed or abstained has no say; below the quorum a verdict has no score. Raises
-`UnjudgeableError` if any member cannot judge what is asked, `EngineError` when no member's engine has ever been ready.
+`UnjudgeableError` if any member cannot judge what is asked, `EngineError` when no member's engine has ever been ready,
+or, for who can ask again later (`whole`), when a verdict failed and an engine was lost.
 Waits for all members.
 """
 
@@ -48,11 +49,14 @@ class Panel:
         rubrics = [member.check(request) for member in self._members.values()]
         return rubrics[0]
 
-    async def judge(self, request: JudgeRequest, *, priority: Priority = Priority.INTERACTIVE) -> JudgeResponse:
-        """The verdicts of all members as one."""
+    async def judge(
+        self, request: JudgeRequest, *, priority: Priority = Priority.INTERACTIVE, whole: bool = False
+    ) -> JudgeResponse:
+        """The verdicts of all members as one. With `whole`, none that is `failed` because an engine was lost."""
         self.check(request)
         answers = await asyncio.gather(
-            *(member.judge(request, priority=priority) for member in self._members.values()), return_exceptions=True
+            *(member.judge(request, priority=priority, whole=whole) for member in self._members.values()),
+            return_exceptions=True,
         )
         responses: dict[str, JudgeResponse] = {}
         absent: dict[str, EngineError] = {}
@@ -72,6 +76,8 @@ class Panel:
         verdicts = [
             combined(same, self._combine, self._quorum, detail=request.detail) for same in zip(*voices, strict=True)
         ]
+        if whole and absent and any(verdict.status is Status.FAILED for verdict in verdicts):
+            raise next(iter(absent.values()))
         reports = [response.axes for response in responses.values()]
         return JudgeResponse(
             cohort_id=request.cohort.id,

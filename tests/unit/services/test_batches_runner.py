@@ -21,14 +21,16 @@ from preceptor_client.contract import (
     JudgeRequest,
     JudgeResponse,
 )
-from preceptor_client.queue import connect
+from preceptor_client.queue import Ride, connect
 from preceptor_client.stack import Stack, redis_part
+from preceptor_services.batches import runner as runner_module
 from preceptor_services.batches import store as store_module
 from preceptor_services.batches.runner import BatchRunner
 from preceptor_services.batches.store import BatchStore
 from preceptor_services.engine import EngineError
 from preceptor_services.judging import UnjudgeableError
 from preceptor_services.metrics import Metrics
+from preceptor_services.quarantine import Quarantine
 
 LEASE_S = 60.0
 
@@ -80,6 +82,7 @@ class ScriptedJudge:
 @pytest.fixture
 def store(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> BatchStore:
     monkeypatch.setattr(store_module, "_BLOCK_MS", 500)
+    monkeypatch.setattr(runner_module, "rest_s", lambda attempt: 0.0)
     return BatchStore(redis, namespace=f"test-{uuid.uuid4().hex[:8]}", ttl_s=3600, max_waiting=1000)
 
 
@@ -93,7 +96,18 @@ async def working(
     store: BatchStore, judge: ScriptedJudge, metrics: Metrics, *, concurrency: int = 4, lease_s: float = LEASE_S
 ) -> AsyncIterator[Callable[[], object]]:
     """A runner at work; what is yielded cancels it."""
-    runner = BatchRunner(store, judge, judge.wait_ready, metrics, concurrency=concurrency, lease_s=lease_s)
+    redis = store._redis
+    runner = BatchRunner(
+        store,
+        Ride(redis),
+        Quarantine(redis, namespace="test", lease_s=lease_s),
+        judge,
+        judge.wait_ready,
+        metrics,
+        concurrency=concurrency,
+        lease_s=lease_s,
+        max_deliveries=3,
+    )
     running = asyncio.create_task(runner.run())
     try:
         yield running.cancel
@@ -113,11 +127,13 @@ async def test_every_item_is_judged_for_its_owner(store: BatchStore, metrics: Me
     await store.submit("me", batch(10))
     async with working(store, judge, metrics):
         found = await results(store)
+        async with asyncio.timeout(10):
+            while metrics.batch_items.labels("judged")._value.get() < 10:  # noqa: ASYNC110 - a counter has no event
+                await asyncio.sleep(0.01)
     assert [
         (each.index, each.response and each.response.cohort_id) for each in sorted(found, key=lambda r: r.index)
     ] == [(place, f"c{place}") for place in range(10)]
     assert judge.owners == {"me"}
-    assert b'preceptor_batch_items_total{result="judged"} 10.0' in metrics.exposition()
 
 
 async def test_no_more_items_than_allowed_are_in_hand(store: BatchStore, metrics: Metrics) -> None:
@@ -173,6 +189,43 @@ async def test_an_item_that_lost_its_engine_is_asked_again(store: BatchStore, me
         [result] = await results(store)
     assert result.response is not None
     assert judge.begun == ["c0", "c0"]
+
+
+async def test_an_item_that_loses_its_engine_each_time_gets_a_problem_that_says_so(
+    store: BatchStore, metrics: Metrics
+) -> None:
+    judge = ScriptedJudge(faults={"c1": [EngineError("unreachable", f"killed {time}") for time in range(9)]})
+    await store.submit("me", batch(3))
+    async with working(store, judge, metrics):
+        found = {each.index: each.problem for each in await results(store)}
+    assert [index for index, problem in found.items() if problem is not None] == [1]
+    assert found[1] is not None
+    assert (found[1].status, found[1].detail) == (500, "begun 3 times and never answered; the last time: killed 2")
+    assert judge.begun.count("c1") == 3
+
+
+async def test_an_item_that_ends_whoever_judges_it_gets_a_problem(store: BatchStore, metrics: Metrics) -> None:
+    await store.submit("me", batch(1))
+    for _ in range(3):
+        assert len(await store.take(1, 1)) == 1  # by a replica that dies of it
+        await asyncio.sleep(0.002)
+    judge = ScriptedJudge()
+    async with working(store, judge, metrics):
+        [result] = await results(store)
+    assert result.problem is not None
+    assert "begun 3 times" in (result.problem.detail or "")
+    assert judge.begun == []
+
+
+async def test_what_is_given_back_was_no_attempt(store: BatchStore, metrics: Metrics) -> None:
+    judge = ScriptedJudge()
+    judge.gate.clear()
+    await store.submit("me", batch(1))
+    for time in range(5):
+        async with working(store, judge, metrics):
+            await judge.has_begun(time + 1)
+    [item] = await store.take(1, 1000)
+    assert item.attempt == 1
 
 
 async def test_a_runner_that_is_stopped_gives_back_what_it_holds(store: BatchStore, metrics: Metrics) -> None:
@@ -243,7 +296,7 @@ async def test_it_rides_through_a_redis_that_dies_and_comes_back(tmp_path: Path,
         part = stack.start(redis_part(tmp_path))
         assert part.part.url is not None
         port = int(part.part.url.split(":")[-1].split("/")[0])
-        async with connect(part.part.url, patience_s=1.0) as redis:
+        async with connect(part.part.url) as redis:
             store = BatchStore(redis, namespace="test", ttl_s=3600, max_waiting=100)
             judge = ScriptedJudge()
             judge.gate.clear()

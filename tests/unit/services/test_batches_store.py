@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -130,7 +131,7 @@ async def test_an_item_comes_back_when_its_lease_runs_out_and_not_before(store: 
     [held] = await store.take(1, LEASE_MS)
     assert await store.take(1, LEASE_MS) == []
     assert await store.renew([held], 1) == []
-    assert await store.take(1, LEASE_MS) == [held]
+    assert await store.take(1, LEASE_MS) == [replace(held, attempt=2)]
 
 
 async def test_what_is_given_back_is_taken_at_once(store: BatchStore) -> None:
@@ -139,6 +140,32 @@ async def test_what_is_given_back_is_taken_at_once(store: BatchStore) -> None:
     waiting = asyncio.create_task(store.take(9, LEASE_MS))
     await store.release(held)
     assert {item.index for item in await waiting} == {0, 1}
+
+
+async def test_attempts_are_counted_and_the_last_error_is_kept(store: BatchStore) -> None:
+    await store.submit("me", batch(1, "b"))
+    seen = []
+    for error in ("", "killed", "", "lost"):
+        [item] = await store.take(1, LEASE_MS)
+        seen.append((item.attempt, item.last_error))
+        await store.release([item], error)
+        await store.release([item], error)  # the answer to the first was lost
+    assert seen == [(1, ""), (1, ""), (2, "killed"), (2, "killed")]
+    [item] = await store.take(1, LEASE_MS)
+    assert (item.attempt, item.last_error) == (3, "lost")
+
+
+async def test_an_item_of_a_batch_that_ended_leaves_nothing_behind(
+    store: BatchStore, redis: Redis, namespace: str
+) -> None:
+    await store.submit("me", batch(2, "b"))
+    items = await store.take(2, LEASE_MS)
+    await store.settle(items[0], result_of(items[0]))
+    await store.cancel("me", "b")
+    for error in ("", "lost"):
+        await store.release(items, error)
+    assert {key async for key in redis.scan_iter(match=f"{namespace}:batch:*") if await redis.ttl(key) < 0} == set()
+    assert not await redis.exists(f"{namespace}:batches:leases")
 
 
 async def test_a_new_batch_wakes_whoever_waits(store: BatchStore, redis: Redis) -> None:

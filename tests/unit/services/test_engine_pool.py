@@ -179,11 +179,8 @@ async def test_calls_that_wait_for_a_replica_move_on_when_it_is_lost(cluster: Cl
         assert cluster.asked("stuck").count(other) == 4
 
 
-async def test_a_replica_that_goes_away_is_noticed_though_nobody_asks(
-    cluster: Cluster, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("preceptor_services.engine.replica._HEARTBEAT_S", 0.01)
-    async with watched(cluster, metrics) as engine:
+async def test_a_replica_that_goes_away_is_noticed_though_nobody_asks(cluster: Cluster, metrics: Metrics) -> None:
+    async with watched(cluster, metrics, heartbeat_s=0.01) as engine:
         cluster.down.add("b")
         await until(lambda: ready_urls(engine) == {"http://a", "http://c"})
 
