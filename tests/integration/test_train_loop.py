@@ -4,122 +4,29 @@ right outcome is known; the teacher's judging is in test_train_stack.py."""
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from preceptor_trainer.ledger import read_ledger
 from redis.asyncio import Redis
 
-from preceptor_client.contract import JudgeRequest, JudgeResponse, Status, Verdict
-from preceptor_client.queue import CohortQueue, Delivery
-from preceptor_services.composition import compose
+from preceptor_client.contract import JudgeResponse, Status
+from preceptor_client.queue import CohortQueue, Delivery, QueueOperations
 from preceptor_trainer.checkpoint import load_state
-from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.run import run
-from tiny_policy import save_policy
-
-Rule = Callable[[str], float | Status]
-GOOD = {f"w{number}" for number in range(2, 30)}
-
-
-def share_of_good_words(text: str) -> float:
-    words = text.split()
-    return sum(word in GOOD for word in words) / len(words)
-
-
-def answer(request: JudgeRequest, rule: Rule) -> JudgeResponse:
-    verdicts = []
-    for axis in request.axes:
-        for candidate in request.cohort.candidates:
-            score = rule(candidate.text)
-            ok = not isinstance(score, Status)
-            verdicts.append(
-                Verdict(
-                    candidate_id=candidate.id,
-                    axis=axis,
-                    status=Status.OK if ok else score,
-                    score=score if ok else None,
-                    reason=None if ok else "the rule says so",
-                )
-            )
-    scores = {(verdict.candidate_id, verdict.axis): verdict.score for verdict in verdicts if verdict.score is not None}
-    assert request.composition is not None
-    return JudgeResponse(
-        cohort_id=request.cohort.id,
-        verdicts=tuple(verdicts),
-        axes={},
-        composites=compose(request.composition, request.cohort, scores),
-        elapsed_s=0.0,
-    )
-
-
-Settle = Callable[[CohortQueue, Delivery], Any]
-
-
-@asynccontextmanager
-async def judge(redis: Redis, settle: Settle) -> AsyncIterator[None]:
-    """A worker that passes every task to `settle`."""
-    queue = CohortQueue(redis)
-    await queue.open_group()
-
-    async def work() -> None:
-        while True:
-            for delivery in await queue.take("rule", count=4):
-                await settle(queue, delivery)
-
-    worker = asyncio.create_task(work())
-    try:
-        yield
-    finally:
-        while not worker.done():
-            worker.cancel()
-            await asyncio.wait([worker], timeout=1)
-
-
-def by_rule(rule: Rule) -> Settle:
-    async def settle(queue: CohortQueue, delivery: Delivery) -> None:
-        await queue.settle(delivery, answer(delivery.task.request, rule))
-
-    return settle
+from rule_judge import answer, by_rule, judge, share_of_good_words
+from tiny_run import Build, metrics, tiny_run
 
 
 @pytest.fixture
-def config(redis_url: str, tmp_path: Path) -> Callable[..., TrainConfig]:
-    """`config(section={...})`: a run of a tiny policy on random words."""
-    save_policy(tmp_path / "policy", scale=0.02)
-    documents = tmp_path / "documents.jsonl"
-    lines = [{"text": " ".join(f"w{(7 * i + 11 * j) % 58 + 2}" for j in range(24))} for i in range(200)]
-    documents.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-    def build(**changes: Any) -> TrainConfig:
-        values: dict[str, Any] = {
-            "run": "test",
-            "out": tmp_path / "out",
-            "steps": 6,
-            "cohorts_per_step": 4,
-            "model": {"path": str(tmp_path / "policy")},
-            "data": {"path": str(documents), "prefix_tokens": 8, "suffix_tokens": 6},
-            "pool": {"rollouts": 3},
-            "judge": {"redis_url": redis_url, "axes": {"quality": 1.0}},
-            "optimizer": {"lr": 3e-3, "schedule": "constant"},
-        }
-        for name, change in changes.items():
-            values[name] = {**values[name], **change} if isinstance(values.get(name), dict) else change
-        return TrainConfig.model_validate(values)
-
-    return build
+def config(redis_url: str, tmp_path: Path) -> Build:
+    return tiny_run(tmp_path, redis_url)
 
 
 def break_last_line(documents: Path) -> None:
     documents.write_text(documents.read_text() + "{broken\n")
-
-
-def metrics(config: TrainConfig) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (config.out / "metrics.jsonl").read_text().splitlines()]
 
 
 def total(lines: list[dict[str, Any]], section: str, name: str) -> int:
@@ -127,9 +34,7 @@ def total(lines: list[dict[str, Any]], section: str, name: str) -> int:
 
 
 @pytest.mark.parametrize("objective", ["dpo", "grpo", "rf_nll"])
-async def test_the_policy_learns_what_the_judge_rewards(
-    redis: Redis, config: Callable[..., TrainConfig], objective: str
-) -> None:
+async def test_the_policy_learns_what_the_judge_rewards(redis: Redis, config: Build, objective: str) -> None:
     settings = config(objective={"name": objective}, steps=30, cohorts_per_step=8)
     async with judge(redis, by_rule(share_of_good_words)):
         await run(settings)
@@ -139,7 +44,7 @@ async def test_the_policy_learns_what_the_judge_rewards(
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
 async def test_every_step_keeps_the_staleness_limit_and_an_asynchronous_run_uses_it(
-    redis: Redis, config: Callable[..., TrainConfig], limit: int
+    redis: Redis, config: Build, limit: int
 ) -> None:
     settings = config(staleness={"limit": limit}, steps=10)
     async with judge(redis, by_rule(share_of_good_words)):
@@ -151,9 +56,7 @@ async def test_every_step_keeps_the_staleness_limit_and_an_asynchronous_run_uses
     assert (max(staleness) > 0) == (limit > 0)
 
 
-async def test_failed_and_abstained_verdicts_are_counted_and_never_trained_on(
-    redis: Redis, config: Callable[..., TrainConfig]
-) -> None:
+async def test_failed_and_abstained_verdicts_are_counted_and_never_trained_on(redis: Redis, config: Build) -> None:
     calls = 0
 
     async def settle(queue: CohortQueue, delivery: Delivery) -> None:
@@ -181,25 +84,24 @@ async def test_failed_and_abstained_verdicts_are_counted_and_never_trained_on(
         assert "original" not in line["scores"]["quality"]
 
 
-async def test_answers_that_come_late_twice_or_for_nobody_train_no_cohort_twice(
-    redis: Redis, config: Callable[..., TrainConfig]
-) -> None:
-    """A verdict of an earlier run lies in the stream, every answer comes twice, and the first one last."""
+async def test_answers_that_come_late_twice_or_for_nobody_train_no_cohort_twice(redis: Redis, config: Build) -> None:
+    """A verdict for nobody lies in the stream, every answer comes twice, and the first one last."""
     held: list[tuple[CohortQueue, Delivery]] = []
 
     async def settle(queue: CohortQueue, delivery: Delivery) -> None:
+        verdicts = f"preceptor:verdicts:{delivery.task.run}"
         if not held:
+            stranger = JudgeResponse(cohort_id="9-9", verdicts=(), axes={}, elapsed_s=0.0)
+            await redis.xadd(verdicts, {"cohort": "9-9", "response": stranger.model_dump_json()})
             held.append((queue, delivery))
             return
         response = answer(delivery.task.request, share_of_good_words)
         await queue.settle(delivery, response)
-        await redis.xadd("preceptor:verdicts:test", {"response": response.model_dump_json()})
-        if len(held) == 1 and (await queue.status()).waiting == 0:
+        await redis.xadd(verdicts, {"cohort": response.cohort_id, "response": response.model_dump_json()})
+        if len(held) == 1 and await redis.xlen("preceptor:cohorts") == 1:
             held.append(held[0])
             await by_rule(share_of_good_words)(*held[0])
 
-    stranger = JudgeResponse(cohort_id="0000-0-1", verdicts=(), axes={}, elapsed_s=0.0)
-    await redis.xadd("preceptor:verdicts:test", {"response": stranger.model_dump_json()})
     settings = config(steps=8)
     async with judge(redis, settle):
         await run(settings)
@@ -207,9 +109,12 @@ async def test_answers_that_come_late_twice_or_for_nobody_train_no_cohort_twice(
     assert len(held) == 2
     assert total(lines, "events", "unknown") >= 8
     assert all(line["staleness"]["max"] <= 1 for line in lines)
+    ends = read_ledger(settings.out / "cohorts.jsonl")
+    assert len({end["cohort"] for end in ends}) == len(ends)
+    assert sum(end["outcome"] == "trained" for end in ends) == 32
 
 
-async def test_ties_are_dropped_counted_and_replaced(redis: Redis, config: Callable[..., TrainConfig]) -> None:
+async def test_ties_are_dropped_counted_and_replaced(redis: Redis, config: Build) -> None:
     calls = 0
 
     async def settle(queue: CohortQueue, delivery: Delivery) -> None:
@@ -225,18 +130,14 @@ async def test_ties_are_dropped_counted_and_replaced(redis: Redis, config: Calla
     assert total(metrics(settings), "events", "tied") >= 10
 
 
-async def test_a_judge_that_answers_nothing_ends_the_run_with_its_reason(
-    redis: Redis, config: Callable[..., TrainConfig]
-) -> None:
+async def test_a_judge_that_answers_nothing_ends_the_run_with_its_reason(redis: Redis, config: Build) -> None:
     settings = config(judge={"give_up_after": 12})
     async with judge(redis, by_rule(lambda _: Status.FAILED)):
         with pytest.raises(TrainError, match=r"12 cohorts in a row .*unjudged \(reason: the rule says so\)"):
             await run(settings)
 
 
-async def test_documents_that_run_out_end_the_run_with_the_step(
-    redis: Redis, config: Callable[..., TrainConfig]
-) -> None:
+async def test_documents_that_run_out_end_the_run_with_the_step(redis: Redis, config: Build) -> None:
     settings = config(data={"epochs": 1}, steps=100)
     async with judge(redis, by_rule(share_of_good_words)):
         with pytest.raises(TrainError, match=r"ran out after step \d+ of 100"):
@@ -244,9 +145,7 @@ async def test_documents_that_run_out_end_the_run_with_the_step(
     assert len(metrics(settings)) > 40
 
 
-async def test_a_malformed_document_ends_the_run_with_its_line(
-    redis: Redis, config: Callable[..., TrainConfig]
-) -> None:
+async def test_a_malformed_document_ends_the_run_with_its_line(redis: Redis, config: Build) -> None:
     settings = config(steps=100)
     break_last_line(Path(settings.data.path))
     async with judge(redis, by_rule(share_of_good_words)):
@@ -254,15 +153,106 @@ async def test_a_malformed_document_ends_the_run_with_its_line(
             await run(settings)
 
 
-async def test_responses_are_forgotten_once_a_checkpoint_holds_their_effect(
-    redis: Redis, config: Callable[..., TrainConfig]
+async def test_a_run_that_has_ended_leaves_nothing_in_redis_and_nothing_issued_that_did_not_end(
+    redis: Redis, config: Build
 ) -> None:
-    settings = config(steps=4, checkpoint={"every": 2, "keep": 1})
+    settings = config(steps=4, checkpoint={"every": 2, "keep": 1}, staleness={"limit": 2})
     async with judge(redis, by_rule(share_of_good_words)):
         await run(settings)
     assert [path.name for path in (settings.out / "checkpoints").iterdir()] == ["step-00000004"]
     state = load_state(settings.out / "final")
-    assert state.step == 4
-    assert 0 < len(state.in_flight) <= 8
-    assert all(id.startswith(state.session) for id in state.in_flight)
-    assert await redis.xlen("preceptor:verdicts:test") <= len(state.in_flight)
+    assert (state.step, state.in_flight) == (4, [])
+    status = await QueueOperations(redis).status()
+    assert (status.waiting, status.in_flight, status.dead) == (0, 0, 0)
+    assert not any(each.answered for each in status.runs.values())
+
+
+async def test_a_cohort_that_goes_to_the_dead_letters_is_dropped_counted_and_replaced(
+    redis: Redis, config: Build
+) -> None:
+    calls = 0
+
+    async def settle(queue: CohortQueue, delivery: Delivery) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 4 == 0:
+            await queue.bury(delivery, "no teacher could judge it")
+        else:
+            await by_rule(share_of_good_words)(queue, delivery)
+
+    settings = config(steps=5)
+    async with judge(redis, settle):
+        await run(settings)
+    dropped = [end for end in read_ledger(settings.out / "cohorts.jsonl") if end["outcome"] == "dead"]
+    assert len(dropped) == total(metrics(settings), "events", "dead") >= 5
+    assert {end["reason"] for end in dropped} == {"no teacher could judge it"}
+    assert (await QueueOperations(redis).status()).dead == len(dropped)
+
+
+async def test_a_redis_that_forgot_everything_is_told_again(redis: Redis, config: Build) -> None:
+    emptied = False
+
+    async def settle(queue: CohortQueue, delivery: Delivery) -> None:
+        nonlocal emptied
+        if emptied:
+            await by_rule(share_of_good_words)(queue, delivery)
+        elif await redis.xlen("preceptor:cohorts") == 8:
+            emptied = True
+            await redis.flushall()
+            await queue.open_group()
+
+    settings = config(steps=4)
+    async with judge(redis, settle):
+        await run(settings)
+    assert total(metrics(settings), "events", "resubmitted") >= 8
+    assert len(metrics(settings)) == 4
+
+
+async def test_with_drop_no_step_waits_for_a_late_verdict_and_what_is_too_old_is_made_up_for(
+    redis: Redis, config: Build
+) -> None:
+    """Every fifth cohort is never answered."""
+    calls = 0
+
+    async def settle(queue: CohortQueue, delivery: Delivery) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 5:
+            await by_rule(share_of_good_words)(queue, delivery)
+
+    settings = config(steps=10, staleness={"limit": 2, "policy": "drop"})
+    async with judge(redis, settle):
+        await run(settings)
+    lines = metrics(settings)
+    assert max(line["staleness"]["max"] for line in lines) <= 2
+    ends = read_ledger(settings.out / "cohorts.jsonl")
+    stale = [end for end in ends if end["outcome"] == "stale"]
+    assert len(stale) >= total(lines, "events", "stale") > 0
+    assert len([end for end in ends if end["outcome"] == "trained"]) == 40
+    assert not any(each.waiting + each.in_flight for each in (await QueueOperations(redis).status()).runs.values())
+
+
+async def test_a_learner_that_waits_says_for_which_part(
+    redis: Redis, config: Build, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("preceptor_trainer.loop._STALL_S", 0.2)
+    held: list[tuple[CohortQueue, Delivery]] = []
+    said = ""
+
+    async def settle(queue: CohortQueue, delivery: Delivery) -> None:
+        nonlocal said
+        held.append((queue, delivery))
+        if len(held) < 4:
+            return
+        while "waiting for judges" not in said:
+            said += capfd.readouterr().err
+            await asyncio.sleep(0.05)
+        while held:
+            await by_rule(share_of_good_words)(*held.pop())
+
+    settings = config(steps=1, staleness={"limit": 0})
+    async with judge(redis, settle):
+        await run(settings)
+    assert "test: waiting for judges: 4 cohorts are out" in said
+    assert "4 at 1 workers" in said
+    assert metrics(settings)[0]["stalled"]["judges"] >= 0.2

@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,8 +40,12 @@ def train(
     context: typer.Context,
     config: Annotated[Path, typer.Argument(help="The run's configuration, YAML.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in out.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Replace the run that is in out.")] = False,
 ) -> None:
     """Train a policy as CONFIG says; any key can be set as --section.key=value."""
+    if resume and restart:
+        raise _failed("train", "--resume goes on with a run and --restart replaces it: give one of them", 2)
     try:
         resolved = load_config(TrainConfig, config, context.args, env_prefix=ENV_PREFIX)
     except ConfigError as error:
@@ -54,14 +57,14 @@ def train(
     from preceptor_trainer.run import train as run
 
     try:
-        final = run(resolved)
+        stopped_by = run(resolved, "resume" if resume else "restart" if restart else "fresh")
     except TrainError as error:
-        raise _failed("train", error, 1) from None
+        raise _failed("train", one_line(str(error)), 1) from None
     except KeyboardInterrupt:
         raise _failed("train", "stopped by SIGINT", INTERRUPTED) from None
-    except CancelledError:
-        raise _failed("train", "stopped by SIGTERM", TERMINATED) from None
-    typer.echo(f"{resolved.run}: done, the policy is in {final}", err=True)
+    if stopped_by is not None:
+        raise _failed("train", f"stopped by {stopped_by.name}; --resume goes on with it", 128 + stopped_by)
+    typer.echo(f"{resolved.run}: done, the policy is in {resolved.out / 'final'}", err=True)
 
 
 @app.command(

@@ -222,8 +222,8 @@ class TrainConfig(Section):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     deterministic: bool = False
-    """Synchronous, on the CPU, cohorts in rounds: the same seed and verdicts give the same weights to the last bit, also
-    through a stop and a resume. `threads` must be the same as well."""
+    """Synchronous, on the CPU, cohorts in rounds: the same seed, verdicts and `threads` give the same weights to the
+    last bit, also through a stop and a resume."""
     threads: Positive | None = None
     """CPU threads of torch; None leaves its default."""
     steps: Positive

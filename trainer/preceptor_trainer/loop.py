@@ -19,153 +19,224 @@ rollouts.
     RECEIVE  judged cohorts       verdicts           a verdict                       judges
     LEARN    weights, a line of   batches            a batch that keeps every        RECEIVE
              metrics, checkpoints                    cohort within its staleness
+    TEND     lost cohorts again   -                  a doubt, or some seconds        Redis
 
-Guarantees: nothing waits for a judge but LEARN, and only when no batch is to be had without it; a cohort sampled at
-version v is trained at a version <= v + S (see `buffer`); a cohort trains once, and only on verdicts the teacher
-gave. If a task fails, all are cancelled and its error is raised.
+Guarantees: nothing waits for a judge but LEARN, and only when no batch is to be had without it; then the loop says
+which part it waits for. A cohort sampled at version v is trained at a version <= v + S (see `buffer`); a cohort ends
+once, trained or dropped, with a line in the ledger, and is trained on only by verdicts the teacher gave. At the end as
+many were issued as ended. A checkpoint is one moment of all of this: what was issued and had not ended then is issued
+again by the run that resumes from it. If a task fails or the run is told to stop, LEARN finishes its update, a
+checkpoint is kept, and all are cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from pydantic import ValidationError
-
-from preceptor_client.contract import Candidate, Cohort, JudgeRequest, JudgeTask, Origin
-from preceptor_client.queue import CohortQueue
+from preceptor_client.contract import Origin
+from preceptor_client.queue import QueueStatus
 from preceptor_trainer.buffer import CohortBuffer
 from preceptor_trainer.checkpoint import TrainerState, prune, save_checkpoint, step_directory
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.cohorts import PolicyCohort, TokenCandidate
+from preceptor_trainer.cohorts import PolicyCohort, PreparedWindow, TokenCandidate
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
-from preceptor_trainer.learner import Learner
+from preceptor_trainer.judges import Judges
+from preceptor_trainer.learner import Learner, UpdateStats
+from preceptor_trainer.ledger import CohortLedger
 from preceptor_trainer.objectives.selection import Dropped, select
-from preceptor_trainer.rewrite_ahead import PreparedWindow, RewriteAhead
+from preceptor_trainer.resume import rng_states
+from preceptor_trainer.rewrite_ahead import RewriteAhead
 from preceptor_trainer.rollouts.engine import PolicyEngine, Rollout
+from preceptor_trainer.stall import Stall, diagnose
 from preceptor_trainer.telemetry import Telemetry
+
+_STALL_S = 10.0
+"""A learner that has waited so long for a batch says what for, and again after as long."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a loop works with. `engine` is None without rollouts, `judges` without verdicts."""
+
+    codec: Codec
+    learner: Learner
+    prepared: RewriteAhead
+    engine: PolicyEngine | None
+    judges: Judges | None
+    queue_status: Callable[[], Awaitable[QueueStatus | None]]
+    """How the queue stands; None if Redis does not say."""
+    telemetry: Telemetry
+    ledger: CohortLedger
 
 
 class TrainLoop:
-    """One run. `engine` is None without rollouts, `queue` without verdicts. `run` returns when the steps are done."""
+    """One run, from the learner's version on; `resumed` is where an earlier part of it stopped."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        codec: Codec,
-        learner: Learner,
-        prepared: RewriteAhead,
-        engine: PolicyEngine | None,
-        queue: CohortQueue | None,
-        telemetry: Telemetry,
-    ) -> None:
+    def __init__(self, config: TrainConfig, parts: Parts, resumed: TrainerState | None = None) -> None:
         self._config = config
-        self._codec = codec
-        self._learner = learner
-        self._prepared = prepared
-        self._engine = engine
-        self._queue = queue
-        self._telemetry = telemetry
-        self._buffer: CohortBuffer[PolicyCohort] = CohortBuffer(config.cohorts_per_step, config.staleness.limit)
-        self._version = 0
-        # Verdicts of an earlier run of the same name must not be taken for this one's.
-        self._session = secrets.token_hex(4)
-        self._in_flight: dict[str, PolicyCohort] = {}
-        self._entries: dict[str, str] = {}
-        self._consumed: list[str] = []
-        self._position = Position()
-        self._samplings = 0
+        self._codec = parts.codec
+        self._learner = parts.learner
+        self._prepared = parts.prepared
+        self._engine = parts.engine
+        self._judges = parts.judges
+        self._queue_status = parts.queue_status
+        self._telemetry = parts.telemetry
+        self._ledger = parts.ledger
+        self._version = self._kept = self._learner.version
+        self._buffer: CohortBuffer[PolicyCohort] = CohortBuffer(
+            config.cohorts_per_step,
+            config.staleness.limit,
+            batches=config.steps - self._version,
+            policy=config.staleness.policy,
+            in_rounds=config.deterministic,
+        )
+        self._position = resumed.position if resumed else Position()
+        self._samplings = resumed.samplings if resumed else 0
+        self._issued: dict[str, PreparedWindow] = {}
+        """Every cohort that was admitted and has not ended, in the order of admission."""
+        self._sound = True
+        """Whether the weights are those of a whole number of updates."""
+        self._producing: Stall | None = None
         self._dropped_in_a_row = 0
 
-    async def run(self) -> None:
-        """Train, then write `final`. Raises `TrainError`, and what Redis raises."""
-        learn = asyncio.create_task(self._learn())
-        tasks = {learn, asyncio.create_task(self._produce())}
-        if self._queue:
-            tasks.add(asyncio.create_task(self._receive(self._queue)))
-        running = tasks
+    async def run(self, stop: asyncio.Event) -> bool:
+        """Train, then write `final`. False if `stop` came first: the newest checkpoint is then of the last step.
+
+        Raises `TrainError` and what the queue raises; a checkpoint is kept first, unless the update itself failed.
+        """
+        halt = asyncio.Event()
+        learn = asyncio.create_task(self._learn(halt))
+        others = {asyncio.create_task(self._produce()), asyncio.create_task(_pass_on(stop, halt))}
+        if self._judges:
+            others |= {asyncio.create_task(self._receive(self._judges)), asyncio.create_task(self._judges.tend())}
+        running: set[asyncio.Task[None] | asyncio.Task[bool]] = {learn, *others}
+        failure: BaseException | None = None
         try:
             while not learn.done():
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                for task in done - {learn}:
+                    if error := task.exception():
+                        failure = failure or error
+                        halt.set()
         finally:
-            await _end(tasks)
+            await _end({learn, *others})
+        if not self._kept_all():
+            await self._keep()
+        if not learn.result() and failure:
+            raise failure
+        return learn.result()
 
     async def _produce(self) -> None:
         async with aclosing(self._prepared.windows()) as prepared:
             while group := await self._admit(prepared):
                 for cohort in await self._sample(group):
-                    if self._queue is None:
-                        await self._buffer.answer(cohort.id, cohort)
-                    elif (task := self._task(cohort)) is None:
-                        await self._drop(cohort.id, "unfit", "one candidate only, or a text over the contract's limits")
-                    else:
-                        self._in_flight[cohort.id] = cohort
-                        await self._queue.submit(task)
+                    await self._submit(cohort)
         await self._buffer.close()
 
-    async def _receive(self, queue: CohortQueue) -> None:
-        async for stored in queue.responses(self._config.run):
-            cohort = self._in_flight.pop(stored.response.cohort_id, None)
-            if cohort is None:
-                self._telemetry.count("unknown")
-                await queue.forget(self._config.run, [stored.entry_id])
+    async def _submit(self, cohort: PolicyCohort) -> None:
+        if self._judges is None:
+            await self._buffer.answer(cohort.id, cohort)
+            return
+        with self._doing("queue", "there is no room in it"):
+            fit = await self._judges.submit(cohort)
+        if not fit:
+            await self._drop(cohort, "unfit", "one candidate only, or a text over the contract's limits")
+
+    async def _receive(self, judges: Judges) -> None:
+        async for answered in judges.outcomes():
+            cohort, response = answered.cohort, answered.response
+            if response is None:
+                await self._drop(cohort, "dead", answered.dead or "none given")
                 continue
-            self._telemetry.judged(stored.response)
-            judged = select(cohort, stored.response)
+            self._telemetry.judged(response)
+            judged = select(cohort, response)
             if isinstance(judged, Dropped):
-                await queue.forget(self._config.run, [stored.entry_id])
-                reasons = (verdict.reason for verdict in stored.response.verdicts if verdict.reason)
-                await self._drop(cohort.id, judged.value, next(reasons, "none given"))
+                reasons = (verdict.reason for verdict in response.verdicts if verdict.reason)
+                await self._drop(cohort, judged.value, next(reasons, "none given"))
             else:
                 self._dropped_in_a_row = 0
-                self._entries[cohort.id] = stored.entry_id
                 await self._buffer.answer(cohort.id, replace(cohort, judged=judged))
 
-    async def _learn(self) -> None:
-        for version in range(self._config.steps):
+    async def _learn(self, halt: asyncio.Event) -> bool:
+        """False if `halt` came before the last step."""
+        for version in range(self._version, self._config.steps):
             with self._telemetry.clock("waiting"):
-                batch = await self._buffer.take(version)
+                batch = await self._take(version, halt)
             if batch is None:
-                raise TrainError(
-                    f"the documents ran out after step {version} of {self._config.steps}: "
-                    "lower steps or raise data.epochs"
-                )
+                return False
+            self._sound = False
             with self._telemetry.clock("updating"):
                 update = await asyncio.to_thread(self._learner.update, batch)
+            self._trained(version, batch, update)
             with self._telemetry.clock("syncing"):
                 if self._engine:
                     await self._engine.load(self._learner.model, self._learner.version)
             self._version = self._learner.version
-            await self._buffer.release()
-            self._consumed += [self._entries.pop(cohort.id) for cohort in batch if cohort.id in self._entries]
-            self._telemetry.step(version, batch, update)
             every = self._config.checkpoint.every
-            if every and self._version % every == 0:
-                await self._checkpoint(step_directory(self._config.out, self._version))
+            # Before slots are free: with no staleness nothing is in flight then.
+            state = self._state() if every and self._version % every == 0 else None
+            await self._release()
+            if state:
+                await self._save(step_directory(self._config.out, self._version), state)
                 prune(self._config.out, self._config.checkpoint.keep)
-            elif not every:
-                await self._forget_consumed()
-        await self._checkpoint(self._config.out / "final")
+        await self._save(self._config.out / "final", self._state())
+        return True
+
+    async def _take(self, version: int, halt: asyncio.Event) -> list[PolicyCohort] | None:
+        """The batch of `version`; None if `halt` came first."""
+        if halt.is_set():
+            return None
+        taking = asyncio.create_task(self._buffer.take(version))
+        halting = asyncio.create_task(halt.wait())
+        try:
+            while not (await asyncio.wait((taking, halting), timeout=_STALL_S, return_when="FIRST_COMPLETED"))[0]:
+                self._telemetry.stalled(await self._diagnose(), _STALL_S)
+        finally:
+            halting.cancel()
+            if not taking.done():
+                taking.cancel()
+        if not taking.done():
+            return None
+        if (batch := taking.result()) is None:
+            raise TrainError(
+                f"the documents ran out after step {version} of {self._config.steps}: lower steps or raise data.epochs"
+            )
+        return batch
+
+    def _trained(self, version: int, batch: Sequence[PolicyCohort], update: UpdateStats) -> None:
+        for cohort in batch:
+            del self._issued[cohort.id]
+            self._ledger.trained(cohort, step=version + 1)
+        self._telemetry.step(version, batch, update)
+        self._sound = True
+
+    async def _release(self) -> None:
+        """Free the slots of what was trained; what has become too old in the meantime is made up for."""
+        for id in (stale := await self._buffer.release(self._version)):
+            self._telemetry.count("stale")
+            self._ledger.dropped(id, "stale", f"no verdict before version {self._version}")
+            del self._issued[id]
+        if self._judges:
+            await self._judges.withdraw(stale)
 
     async def _admit(self, prepared: AsyncIterator[PreparedWindow]) -> list[tuple[str, PreparedWindow]]:
         """As many windows as there are slots, at most a step's; none when the documents have run out."""
         room = min(await self._buffer.room(), self._config.cohorts_per_step)
         group: list[tuple[str, PreparedWindow]] = []
-        while len(group) < room and (window := await anext(prepared, None)) is not None:
-            id = f"{self._session}-{window.window.id}"
-            self._buffer.state.admit(id, self._version)
-            self._position = window.position
-            group.append((id, window))
+        with self._doing("documents", "they are being read, or rewritten"):
+            while len(group) < room and (window := await anext(prepared, None)) is not None:
+                id = window.window.id
+                self._buffer.admit(id, self._version)
+                self._issued[id] = window
+                self._position = max(self._position, window.position)
+                group.append((id, window))
         return group
 
     async def _sample(self, group: Sequence[tuple[str, PreparedWindow]]) -> list[PolicyCohort]:
@@ -175,7 +246,7 @@ class TrainLoop:
         if self._engine:
             config = self._config.rollouts
             self._samplings += 1
-            with self._telemetry.clock("sampling"):
+            with self._telemetry.clock("sampling"), self._doing("policy engine", "it is sampling"):
                 sampled = await self._engine.sample(
                     [window.window.prefix for _, window in group],
                     k=self._config.pool.rollouts,
@@ -187,7 +258,7 @@ class TrainLoop:
             rollouts, version = sampled.of_prefix, sampled.version
         cohorts = []
         for (id, window), of_prefix in zip(group, rollouts, strict=True):
-            self._buffer.state.sampled(id, version)
+            await self._buffer.sampled(id, version)
             cohorts.append(PolicyCohort(id, window.window, version, self._candidates(window, of_prefix)))
         return cohorts
 
@@ -203,34 +274,12 @@ class TrainLoop:
             candidates.append(TokenCandidate(f"rollout-{number}", Origin.ROLLOUT, rollout.ids, text, rollout.logps))
         return tuple(candidates)
 
-    def _task(self, cohort: PolicyCohort) -> JudgeTask | None:
-        """The question to the judges; None if there is nothing to compare or a text is over the contract's limits."""
-        if len(cohort.candidates) < 2:
-            return None
-        judge = self._config.judge
-        try:
-            request = JudgeRequest(
-                cohort=Cohort(
-                    id=cohort.id,
-                    prefix=self._codec.decode(cohort.window.prefix),
-                    candidates=tuple(Candidate(id=c.id, origin=c.origin, text=c.text) for c in cohort.candidates),
-                    reference=self._codec.decode(cohort.window.suffix),
-                ),
-                axes=judge.composition.axes,
-                rubrics=dict(judge.rubrics),
-                schedule=judge.schedule,
-                order=judge.order,
-                composition=judge.composition,
-                sampling=judge.sampling,
-                deadline_s=judge.deadline_s,
-            )
-        except ValidationError:
-            return None
-        return JudgeTask(run=self._config.run, request=request)
-
-    async def _drop(self, id: str, what: str, reason: str) -> None:
+    async def _drop(self, cohort: PolicyCohort, what: str, reason: str) -> None:
+        if not await self._buffer.drop(cohort.id):
+            return  # it has become too old, which is counted already
+        del self._issued[cohort.id]
         self._telemetry.count(what)
-        await self._buffer.drop(id)
+        self._ledger.dropped(cohort.id, what, reason)
         self._dropped_in_a_row += 1
         if self._dropped_in_a_row >= self._config.judge.give_up_after:
             raise TrainError(
@@ -238,28 +287,55 @@ class TrainLoop:
                 f"(reason: {reason}). Check the pool, the rewrite service, the judge and its teacher"
             )
 
-    async def _checkpoint(self, target: Path) -> None:
-        state = TrainerState(
-            run=self._config.run,
-            session=self._session,
-            step=self._version,
-            optimizer=self._learner.optimizer.state_dict(),
-            torch_rng=torch.get_rng_state(),
-            samplings=self._samplings,
-            stream_epoch=self._position.epoch,
-            stream_documents=self._position.documents,
-            in_flight=self._buffer.state.ids,
+    @contextmanager
+    def _doing(self, part: str, detail: str) -> Iterator[None]:
+        self._producing = Stall(part, detail)
+        yield
+        self._producing = None
+
+    async def _diagnose(self) -> Stall:
+        for part, waiting in (("policy engine", self._engine), ("rewrite service", self._prepared)):
+            if waiting and waiting.waiting:
+                return Stall(part, waiting.waiting)
+        return diagnose(
+            self._producing,
+            trouble=self._telemetry.redis_trouble,
+            unanswered=self._judges.unanswered if self._judges else 0,
+            longest_s=self._judges.longest_s if self._judges else 0.0,
+            queue=await self._queue_status(),
         )
+
+    def _kept_all(self) -> bool:
+        return self._kept == self._learner.version or not self._sound
+
+    async def _keep(self) -> None:
+        await self._save(step_directory(self._config.out, self._learner.version), self._state())
+
+    def _state(self) -> TrainerState:
+        """Of this moment."""
+        return TrainerState(
+            run=self._config.run,
+            step=self._learner.version,
+            optimizer=self._learner.optimizer.state_dict(),
+            rng=rng_states(),
+            samplings=self._samplings,
+            position=self._position,
+            in_flight=list(self._issued.values()),
+            files={"metrics.jsonl": self._telemetry.flush_to_disk(), "cohorts.jsonl": self._ledger.flush_to_disk()},
+            config=self._config.model_dump(mode="json"),
+        )
+
+    async def _save(self, target: Path, state: TrainerState) -> None:
         await asyncio.to_thread(save_checkpoint, target, self._learner.model, self._codec.tokenizer, state)
-        await self._forget_consumed()
-
-    async def _forget_consumed(self) -> None:
-        if self._queue:
-            await self._queue.forget(self._config.run, self._consumed)
-        self._consumed.clear()
+        self._kept = state.step
 
 
-async def _end(tasks: set[asyncio.Task[None]]) -> None:
+async def _pass_on(stop: asyncio.Event, halt: asyncio.Event) -> None:
+    await stop.wait()
+    halt.set()
+
+
+async def _end(tasks: set[asyncio.Task[None] | asyncio.Task[bool]]) -> None:
     """Cancel `tasks` and wait until they have ended."""
     running = {task for task in tasks if not task.done()}
     while running:

@@ -1,18 +1,21 @@
 """One training run, from its configuration to its last checkpoint.
 
 In: a `TrainConfig`; a policy with its tokenizer, documents and, as far as the configuration asks for them, Redis, a
-rewrite service and a vLLM server. Out: in `<out>`: `config.yaml`, `metrics.jsonl`, `summary.json`, `checkpoints/`,
-`final/`. Everything that is needed is looked for before the first document is read. Raises `TrainError`, whose text
-says what to change.
+rewrite service and a vLLM server. Out: in `<out>`: `config.yaml`, `run.json`, `metrics.jsonl`, `cohorts.jsonl`,
+`summary.json`, `checkpoints/`, `final/`. Everything that is needed is looked for before the first document is read.
+SIGINT or SIGTERM end it after the update it is at, with a checkpoint to resume from; a second one at once. Raises
+`TrainError`, whose text says what to change.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import secrets
 import signal
+import sys
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,65 +25,109 @@ from transformers.utils import logging as transformers_logging
 
 from preceptor_client import AsyncPreceptorClient
 from preceptor_client.config import dump_config
-from preceptor_client.queue import CohortQueue, connect
+from preceptor_client.queue import (
+    CohortQueue,
+    QueueMisfit,
+    QueueOperations,
+    QueueStatus,
+    QueueUnavailable,
+    Trouble,
+    check_redis,
+    connect,
+    shown,
+)
+from preceptor_client.stack import FolderInUse, sole_use
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
-from preceptor_trainer.data.stream import WindowStream
+from preceptor_trainer.data.stream import Position, WindowStream
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.judges import Judges
 from preceptor_trainer.learner import Learner
-from preceptor_trainer.loop import TrainLoop
+from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
+from preceptor_trainer.loop import Parts, TrainLoop
 from preceptor_trainer.objectives import make_objective
+from preceptor_trainer.resume import Start, find_start, name_in_redis, restore
 from preceptor_trainer.rewrite_ahead import RewriteAhead
 from preceptor_trainer.rollouts.engine import PolicyEngine
 from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine
 from preceptor_trainer.telemetry import Telemetry
 
-
-def train(config: TrainConfig) -> Path:
-    """Run `config` to its end; the final checkpoint's folder. SIGINT: KeyboardInterrupt, SIGTERM: CancelledError."""
-    asyncio.run(_until_terminated(config))
-    return config.out / "final"
+_STATUS_PATIENCE_S = 2.0
 
 
-async def _until_terminated(config: TrainConfig) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    await run(config)
+def train(config: TrainConfig, start: Start = "fresh") -> signal.Signals | None:
+    """Run `config` to its end, or to a signal, which is returned."""
+    return asyncio.run(_until_signalled(config, start))
 
 
-async def run(config: TrainConfig) -> None:
-    """`train` for those who have an event loop, and their own mind about signals."""
+async def _until_signalled(config: TrainConfig, start: Start) -> signal.Signals | None:
+    stop, came = asyncio.Event(), list[signal.Signals]()
+    running = asyncio.current_task()
+    assert running is not None
+
+    def note(number: signal.Signals) -> None:
+        came.append(number)
+        if stop.is_set():
+            running.cancel()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, note, number)
+    try:
+        finished = await run(config, start, stop)
+    except asyncio.CancelledError:
+        finished = False
+    return None if finished else came[0]
+
+
+async def run(config: TrainConfig, start: Start = "fresh", stop: asyncio.Event | None = None) -> bool:
+    """`train` for those who have an event loop, and their own mind about signals. False if `stop` ended it."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
-        (config.out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    except OSError as error:
-        raise TrainError(f"cannot write to {config.out}: {error.strerror}; set out") from error
+    torch.use_deterministic_algorithms(config.deterministic)
+    async with AsyncExitStack() as resources:
+        try:
+            resources.enter_context(sole_use(config.out))
+            return await _run(config, start, stop or asyncio.Event(), resources)
+        except FolderInUse:
+            raise TrainError(f"another run is at work in {config.out}: stop it, or set out") from None
+        except OSError as error:
+            raise TrainError(f"cannot write to {config.out}: {error.strerror or error}; set out") from error
+        except (QueueUnavailable, QueueMisfit) as error:
+            raise TrainError(f"{error}; the run can go on from its checkpoint by --resume") from error
+        except torch.OutOfMemoryError as error:
+            raise TrainError(f"out of memory: lower optimizer.micro_cohorts or cohorts_per_step ({error})") from error
+
+
+async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, resources: AsyncExitStack) -> bool:
+    begun = find_start(config, start, lambda what: print(f"{config.run}: {what}", file=sys.stderr, flush=True))
+    state = begun[1] if begun else None
+    (config.out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     model, tokenizer = load_policy(config)
     codec = Codec(tokenizer)
     # The stream encodes in a thread of its own while the loop decodes: a tokenizer serves one thread at a time.
-    stream = WindowStream(config.data, Codec(copy.deepcopy(tokenizer)).encode)
+    encode = Codec(copy.deepcopy(tokenizer)).encode
+    stream = WindowStream(config.data, encode, start=state.position if state else Position())
     objective = make_objective(config.objective, config.data.suffix_tokens)
     learner = Learner(model, objective, config.optimizer, config.steps)
-    async with AsyncExitStack() as resources:
-        telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps))
-        rewriter = await _rewriter(config, resources) if config.pool.rewrite else None
-        queue = await _queue(config, resources) if config.judged else None
-        engine = await _engine(config, model, codec, resources) if config.pool.rollouts else None
-        prepared = RewriteAhead(stream, codec, config.rewrite, rewriter, telemetry.count)
-        try:
-            await TrainLoop(config, codec, learner, prepared, engine, queue, telemetry).run()
-        except RedisError as error:
-            raise TrainError(f"Redis at {config.judge.redis_url} does not answer any more: {error}") from error
-        except torch.OutOfMemoryError as error:
-            raise TrainError(f"out of memory: lower optimizer.micro_cohorts or cohorts_per_step ({error})") from error
-        telemetry.total("data", documents_too_short=stream.skipped)
+    if begun:
+        restore(learner, *begun)
+    telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps))
+    ledger = resources.enter_context(CohortLedger(config.out / LEDGER_FILE))
+    rewriter = await _rewriter(config, resources) if config.pool.rewrite else None
+    judges, queue_status = await _judges(config, codec, telemetry, resources) if config.judged else (None, _no_queue)
+    engine = await _engine(config, learner, codec, resources) if config.pool.rollouts else None
+    prepared = RewriteAhead(
+        stream, codec, config.rewrite, rewriter, telemetry.count, first=state.in_flight if state else ()
+    )
+    parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, ledger)
+    finished = await TrainLoop(config, parts, state).run(stop)
+    telemetry.total("data", documents_too_short=stream.skipped)
+    return finished
 
 
 def load_policy(config: TrainConfig) -> tuple[Any, Any]:
@@ -113,17 +160,53 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-async def _queue(config: TrainConfig, resources: AsyncExitStack) -> CohortQueue:
+async def _judges(
+    config: TrainConfig, codec: Codec, telemetry: Telemetry, resources: AsyncExitStack
+) -> tuple[Judges, Callable[[], Awaitable[QueueStatus | None]]]:
+    settings, url = config.judge, shown(config.judge.redis_url)
     # A Redis that goes away during the run is waited for; one that is not there at the start is not.
-    probe = connect(config.judge.redis_url, patience_s=1)
-    resources.push_async_callback(probe.aclose)
     try:
-        await probe.ping()
-    except RedisError as error:
-        raise TrainError(f"no Redis at {config.judge.redis_url}: {error}; start one or set judge.redis_url") from error
-    redis = connect(config.judge.redis_url)
-    resources.push_async_callback(redis.aclose)
-    return CohortQueue(redis, bound=config.judge.bound, namespace=config.judge.namespace)
+        redis = connect(settings.redis_url)
+        resources.push_async_callback(redis.aclose)
+        for warning in await check_redis(redis, namespace=settings.namespace):
+            telemetry.say(f"{url}: {warning}")
+    except QueueUnavailable as error:
+        raise TrainError(f"no Redis at {url} ({error}): start one or set judge.redis_url") from error
+    except QueueMisfit as error:
+        raise TrainError(f"the Redis at {url} cannot be used: {error} (judge.redis_url)") from error
+
+    def note(trouble: Trouble | None) -> None:
+        telemetry.trouble(trouble)
+        if trouble is None:
+            judges.doubt()
+
+    queue = CohortQueue(
+        redis,
+        bound=settings.bound,
+        namespace=settings.namespace,
+        patience_s=settings.patience_s,
+        on_trouble=note,
+    )
+    name = name_in_redis(config.out, config.run)
+    # A part of the run of its own, so that no verdict on other candidates can be taken for one on this part's.
+    judges = Judges(queue, f"{name}.{secrets.token_hex(4)}", settings, codec, telemetry.count)
+    for left_over in await queue.runs():
+        if left_over.rpartition(".")[0] == name:
+            await queue.withdraw(left_over)
+    resources.push_async_callback(judges.leave)
+    operations = QueueOperations(redis, namespace=settings.namespace)
+
+    async def status() -> QueueStatus | None:
+        try:
+            return await asyncio.wait_for(operations.status(), _STATUS_PATIENCE_S)
+        except (RedisError, TimeoutError):
+            return None
+
+    return judges, status
+
+
+async def _no_queue() -> None:
+    return None
 
 
 async def _rewriter(config: TrainConfig, resources: AsyncExitStack) -> AsyncPreceptorClient:
@@ -138,13 +221,13 @@ async def _rewriter(config: TrainConfig, resources: AsyncExitStack) -> AsyncPrec
     return client
 
 
-async def _engine(config: TrainConfig, model: Any, codec: Codec, resources: AsyncExitStack) -> PolicyEngine:
+async def _engine(config: TrainConfig, learner: Learner, codec: Codec, resources: AsyncExitStack) -> PolicyEngine:
     engine: PolicyEngine
     if config.rollouts.engine == "vllm":
         sync_dir = config.rollouts.vllm.sync_dir or config.out / "weights"
         engine = VllmEngine(config.rollouts.vllm, sync_dir, eos_id=codec.eos_id)
         resources.push_async_callback(engine.close)
-        await engine.load(model, 0)
+        await engine.load(learner.model, learner.version)
     else:
-        engine = TorchEngine(model, eos_id=codec.eos_id)
+        engine = TorchEngine(learner.model, eos_id=codec.eos_id, version=learner.version)
     return engine

@@ -1,13 +1,15 @@
 """What a run says about itself: `metrics.jsonl` and `summary.json` in its folder, and a progress display on stderr.
 
 In: counts and seconds as they happen, and one `step` per update. Out: one JSON line per step holding all that
-happened since the last one; at the end their totals. Guarantees: a line is on the disk before the next step begins.
-Sums reset with each line, so that totals are sums over the lines.
+happened since the last one; at the end their totals. Guarantees: a line is written before the next step begins.
+Sums reset with each line, so that totals are sums over the lines. A resumed run goes on in the file where its
+checkpoint was written; what came after is cut off.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import Counter, defaultdict
@@ -22,16 +24,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from preceptor_client.contract import JudgeResponse, Origin, Status
+from preceptor_client.queue import Trouble
 from preceptor_trainer.cohorts import PolicyCohort
 from preceptor_trainer.learner import UpdateStats
+from preceptor_trainer.stall import Stall
 
+METRICS_FILE = "metrics.jsonl"
 LINE_EVERY_S = 5.0
+_SUMMED = ("judge", "events", "seconds", "stalled", "chosen", "rejected")
 NO_VERDICTS = {"cohorts": 0, "calls": 0, "tokens": 0, "verdicts": 0, "abstained": 0, "failed": 0}
 """`judge` of a line has all of these, also when no verdict came since the last one."""
 
 
 class Telemetry:
-    """Open it with `with`. `judge` and `count` may be called at any time between steps."""
+    """Open it with `with`. `judged` and `count` may be called at any time between steps. What `metrics.jsonl` holds
+    already belongs to the run.
+    """
 
     def __init__(self, out: Path, run: str, steps: int) -> None:
         self._out = out
@@ -40,6 +48,9 @@ class Telemetry:
         self._judge = Counter(NO_VERDICTS)
         self._counts: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
+        self._stalled: Counter[str] = Counter()
+        self._trouble: Trouble | None = None
+        self._earlier_s = 0.0
         self._totals: dict[str, Counter[str]] = defaultdict(Counter)
         self._started = time.monotonic()
         self._last_line = -LINE_EVERY_S
@@ -59,10 +70,14 @@ class Telemetry:
         )
 
     def __enter__(self) -> Self:
-        self._file = (self._out / "metrics.jsonl").open("w", encoding="utf-8")
+        path = self._out / METRICS_FILE
+        done = 0
+        if path.exists():
+            done = self._take_over([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+        self._file = path.open("ab")
         if self._progress:
             self._progress.start()
-            self._task = self._progress.add_task(self._run, total=self._steps, note="")
+            self._task = self._progress.add_task(self._run, total=self._steps, completed=done, note="")
         return self
 
     def __exit__(
@@ -71,12 +86,53 @@ class Telemetry:
         if self._progress:
             self._progress.stop()
         self._file.close()
-        self._add_to_totals({"judge": self._judge, "events": self._counts, "seconds": self._seconds})
+        self._add_to_totals(self._sums())
         summary = {
-            "elapsed_s": round(time.monotonic() - self._started, 3),
+            "elapsed_s": round(self._elapsed_s(), 3),
             **{name: _rounded(dict(totals)) for name, totals in self._totals.items()},
         }
         (self._out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+    def _take_over(self, lines: Sequence[dict[str, Any]]) -> int:
+        """Go on from the lines of an earlier part of the run; how many steps they hold."""
+        for line in lines:
+            self._add_to_totals({name: Counter(line[name]) for name in _SUMMED if name in line})
+            self._totals["trained"].update(steps=1, cohorts=line["cohorts"], tokens=line["tokens"])
+            self._earlier_s = line["elapsed_s"]
+        return len(lines)
+
+    def _elapsed_s(self) -> float:
+        return self._earlier_s + time.monotonic() - self._started
+
+    def flush_to_disk(self) -> int:
+        """The bytes of `metrics.jsonl`, which now survive a loss of power."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def trouble(self, trouble: Trouble | None) -> None:
+        """A call to Redis failed and will be repeated, or, with None, has succeeded after all."""
+        if trouble is not None:
+            self.count(f"redis_{trouble.kind}")
+        if (trouble and trouble.kind) != (self._trouble and self._trouble.kind):
+            self.say("Redis answers again" if trouble is None else f"{trouble}; waiting for it")
+        self._trouble = trouble
+
+    @property
+    def redis_trouble(self) -> str | None:
+        """What keeps Redis from answering now."""
+        return str(self._trouble) if self._trouble else None
+
+    def stalled(self, stall: Stall, seconds: float) -> None:
+        """The learner has waited so much longer, for this."""
+        self._stalled[stall.part] += seconds  # type: ignore[assignment]
+        self.say(f"waiting for {stall.part}: {stall.detail}")
+
+    def say(self, what: str) -> None:
+        """A line for whoever watches."""
+        if self._progress:
+            self._progress.console.print(f"{self._run}: {what}", highlight=False)
+        else:
+            print(f"{self._run}: {what}", file=sys.stderr, flush=True)
 
     def count(self, what: str, by: int = 1) -> None:
         """Something happened: a cohort was dropped as tied, a rewrite refused, ..."""
@@ -111,10 +167,11 @@ class Telemetry:
     def step(self, version: int, batch: Sequence[PolicyCohort], update: UpdateStats) -> None:
         """Update `version` (from 0) trained on `batch`."""
         staleness = [version - cohort.version for cohort in batch]
-        sums = {"judge": self._judge, "events": self._counts, "seconds": self._seconds, **_origins(batch)}
+        sums = {**self._sums(), **_origins(batch)}
         line = {
             "step": version + 1,
-            "elapsed_s": time.monotonic() - self._started,
+            "elapsed_s": self._elapsed_s(),
+            "cohorts": len(batch),
             "loss": update.loss,
             "lr": update.lr,
             "grad_norm": update.grad_norm,
@@ -124,12 +181,16 @@ class Telemetry:
             "staleness": {"mean": fmean(staleness), "max": max(staleness)},
             **sums,
         }
-        self._file.write(json.dumps(_rounded(line)) + "\n")
+        self._file.write(json.dumps(_rounded(line)).encode() + b"\n")
         self._file.flush()
         self._add_to_totals(sums)
         self._totals["trained"].update(steps=1, cohorts=len(batch), tokens=update.tokens)
-        self._judge, self._counts, self._seconds = Counter(NO_VERDICTS), Counter(), Counter()
+        self._judge, self._counts = Counter(NO_VERDICTS), Counter()
+        self._seconds, self._stalled = Counter(), Counter()
         self._show(version + 1, update)
+
+    def _sums(self) -> dict[str, Counter[str]]:
+        return {"judge": self._judge, "events": self._counts, "seconds": self._seconds, "stalled": self._stalled}
 
     def _add_to_totals(self, sums: dict[str, Counter[str]]) -> None:
         for name, values in sums.items():
@@ -142,8 +203,7 @@ class Telemetry:
         now = time.monotonic()
         if now - self._last_line >= LINE_EVERY_S or step == self._steps:
             self._last_line = now
-            passed = now - self._started
-            print(f"{self._run}: step {step}/{self._steps}, loss {update.loss:.3f}, {passed:.0f} s", file=sys.stderr)
+            self.say(f"step {step}/{self._steps}, loss {update.loss:.3f}, {self._elapsed_s():.0f} s")
 
 
 def _origins(batch: Sequence[PolicyCohort]) -> dict[str, Counter[str]]:

@@ -16,9 +16,11 @@ from preceptor_client.contract import (
     Usage,
     Verdict,
 )
+from preceptor_client.queue import Trouble
 from preceptor_trainer.cohorts import Judged, PolicyCohort, TokenCandidate
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.learner import UpdateStats
+from preceptor_trainer.stall import Stall
 from preceptor_trainer.telemetry import Telemetry
 
 ORIGINAL = TokenCandidate("original", Origin.ORIGINAL, (1,), "a")
@@ -105,3 +107,47 @@ def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path: Path, capsys:
     assert printed[0].startswith("my-run: step 1/100, loss 0.333")
     assert printed[-1].startswith("my-run: step 100/100")
     assert len(printed) < 10
+
+
+def test_a_resumed_run_goes_on_in_its_file_and_its_sums(tmp_path: Path) -> None:
+    for version in range(2):
+        with Telemetry(tmp_path, "r", 2) as telemetry:
+            telemetry.judged(response())
+            telemetry.count("tied")
+            telemetry.step(version, [cohort(version, 1.0, 0.0)], UPDATE)
+    first, second = lines(tmp_path)
+    assert (first["step"], second["step"]) == (1, 2)
+    assert second["elapsed_s"] >= first["elapsed_s"]
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["judge"]["calls"] == 12
+    assert summary["events"] == {"tied": 2}
+    assert summary["chosen"] == {"original": 2}
+    assert summary["trained"] == {"steps": 2, "cohorts": 2, "tokens": 20}
+
+
+def test_trouble_with_redis_is_counted_at_every_try_and_told_when_it_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Telemetry(tmp_path, "r", 2) as telemetry:
+        for kind in ("away", "away", "full"):
+            telemetry.trouble(Trouble(kind, "why"))
+        assert telemetry.redis_trouble == "Redis is full: why"
+        telemetry.trouble(None)
+        assert telemetry.redis_trouble is None
+        telemetry.step(0, [cohort(0, 1.0, 0.0)], UPDATE)
+    assert lines(tmp_path)[0]["events"] == {"redis_away": 2, "redis_full": 1}
+    told = [line for line in capsys.readouterr().err.splitlines() if "Redis" in line]
+    assert told == [
+        "r: Redis is away: why; waiting for it",
+        "r: Redis is full: why; waiting for it",
+        "r: Redis answers again",
+    ]
+
+
+def test_what_the_learner_waited_for_is_told_and_added_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Telemetry(tmp_path, "r", 2) as telemetry:
+        for _ in range(2):
+            telemetry.stalled(Stall("judges", "12 cohorts are out"), 10.0)
+        telemetry.step(0, [cohort(0, 1.0, 0.0)], UPDATE)
+    assert lines(tmp_path)[0]["stalled"] == {"judges": 20.0}
+    assert "r: waiting for judges: 12 cohorts are out" in capsys.readouterr().err

@@ -140,7 +140,7 @@ class Demo:
         path.write_text(dump_config(config), encoding="utf-8")
         part = Part(
             name=f"trainer ({config.run})",
-            command=(sys.executable, "-m", "preceptor_trainer", "train", str(path)),
+            command=(sys.executable, "-m", "preceptor_trainer", "train", str(path), "--restart"),
             log=config.out / "train.log",
         )
         label = f"training {MODELS[config.run]}"

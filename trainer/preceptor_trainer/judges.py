@@ -1,0 +1,136 @@
+"""Cohorts to the judges and their verdicts back, each once.
+
+    submit -> stream `cohorts` ~~> judges ~~> stream `verdicts:<run>` -> outcomes
+       ^                                                                    |
+       +------- tend: what Redis lost, again                    forgotten as it is given
+
+In: sampled cohorts. Out: each with the response to it, or with why it has none. Guarantees: a cohort comes out at most
+once, whatever is delivered twice, late or for nobody; as long as it is neither answered nor withdrawn, the judges have
+it: a Redis that comes back without its last writes is told again. What is given out is forgotten in Redis at once: a
+trainer that dies issues its cohorts anew, under another name. Waits for room (`submit`) and for judges (`outcomes`);
+rides through a Redis that is away as the queue does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from preceptor_client.contract import Candidate, Cohort, JudgeRequest, JudgeResponse, JudgeTask
+from preceptor_client.queue import CohortQueue, QueueUnavailable
+from preceptor_trainer.codec import Codec
+from preceptor_trainer.cohorts import PolicyCohort
+from preceptor_trainer.config import JudgeConfig
+
+_TEND_EVERY_S = 5.0
+"""No event tells that a Redis came back without its last writes."""
+_LEAVE_PATIENCE_S = 2.0
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A cohort with its response; without one, `dead` says why it went to the dead letters."""
+
+    cohort: PolicyCohort
+    response: JudgeResponse | None
+    dead: str | None = None
+
+
+class Judges:
+    """The judges of one run, which Redis knows as `run`. `count` is told `resubmitted` and `unknown`."""
+
+    def __init__(
+        self, queue: CohortQueue, run: str, config: JudgeConfig, codec: Codec, count: Callable[[str], None]
+    ) -> None:
+        self.run = run
+        self._queue = queue
+        self._config = config
+        self._codec = codec
+        self._count = count
+        self._unanswered: dict[str, tuple[PolicyCohort, float]] = {}
+        self._doubt = asyncio.Event()
+
+    @property
+    def unanswered(self) -> int:
+        """Cohorts at the judges."""
+        return len(self._unanswered)
+
+    @property
+    def longest_s(self) -> float:
+        """How long the first of them has been there."""
+        now = time.monotonic()
+        return max((now - since for _, since in self._unanswered.values()), default=0.0)
+
+    def doubt(self) -> None:
+        """Redis was away: see at once whether it still has everything."""
+        self._doubt.set()
+
+    async def submit(self, cohort: PolicyCohort) -> bool:
+        """False if there is nothing to compare or a text is over the contract's limits."""
+        task = self._task(cohort)
+        if task is None:
+            return False
+        self._unanswered[cohort.id] = cohort, time.monotonic()
+        await self._queue.submit(task)
+        return True
+
+    async def outcomes(self) -> AsyncIterator[Answered]:
+        """Every answer as it comes. Never ends."""
+        async for outcome in self._queue.outcomes(self.run):
+            cohort, _ = self._unanswered.pop(outcome.cohort_id, (None, 0.0))
+            if cohort is None:
+                self._count("unknown")
+            else:
+                yield Answered(cohort, outcome.response, outcome.dead)
+            await self._queue.forget(self.run, [outcome])
+
+    async def tend(self) -> None:
+        """Submit again what Redis knows nothing of any more. Never ends."""
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._doubt.wait(), _TEND_EVERY_S)
+            self._doubt.clear()
+            for id in await self._queue.missing(self.run, list(self._unanswered)):
+                if id in self._unanswered and (task := self._task(self._unanswered[id][0])):
+                    self._count("resubmitted")
+                    await self._queue.submit(task)
+
+    async def withdraw(self, ids: Collection[str]) -> None:
+        """These need no verdict any more."""
+        submitted = [id for id in ids if self._unanswered.pop(id, None)]
+        if submitted:
+            await self._queue.withdraw(self.run, submitted)
+
+    async def leave(self) -> None:
+        """Nothing needs a verdict any more. A Redis that is away now keeps what it has until the run is resumed."""
+        with suppress(TimeoutError, QueueUnavailable):
+            await asyncio.wait_for(self._queue.withdraw(self.run), _LEAVE_PATIENCE_S)
+
+    def _task(self, cohort: PolicyCohort) -> JudgeTask | None:
+        if len(cohort.candidates) < 2:
+            return None
+        config = self._config
+        try:
+            request = JudgeRequest(
+                cohort=Cohort(
+                    id=cohort.id,
+                    prefix=self._codec.decode(cohort.window.prefix),
+                    candidates=tuple(Candidate(id=c.id, origin=c.origin, text=c.text) for c in cohort.candidates),
+                    reference=self._codec.decode(cohort.window.suffix),
+                ),
+                axes=config.composition.axes,
+                rubrics=dict(config.rubrics),
+                schedule=config.schedule,
+                order=config.order,
+                composition=config.composition,
+                sampling=config.sampling,
+                deadline_s=config.deadline_s,
+            )
+        except ValidationError:
+            return None
+        return JudgeTask(run=self.run, request=request)
