@@ -204,6 +204,21 @@ async def test_a_restart_while_the_weights_are_handed_over_is_noticed(vllm: Scri
     assert await sampled(engine) == of(2, version=2)
 
 
+@pytest.mark.parametrize("path", ["/collective_rpc", "/weight_info"])
+async def test_after_a_load_that_was_cancelled_samples_are_of_the_version_before(
+    vllm: ScriptedVllm, engine: VllmEngine, path: str
+) -> None:
+    def cancel() -> Reply:
+        load.cancel()
+        return 200, {"weight_version": vllm.mark}
+
+    vllm.script[path] = iter([cancel])
+    load = asyncio.create_task(engine.load(tiny_llama(2), 2))
+    with pytest.raises(asyncio.CancelledError):
+        await load
+    assert await sampled(engine) == of(1, version=1)
+
+
 async def test_a_cache_that_a_given_up_request_still_holds_is_not_taken_for_empty(
     vllm: ScriptedVllm, engine: VllmEngine
 ) -> None:

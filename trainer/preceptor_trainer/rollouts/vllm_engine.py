@@ -109,8 +109,7 @@ class VllmEngine:
             n = k if temperature > 0 else 1
 
             async def attempt() -> Rollouts:
-                if self._mark is None:
-                    await self._hand_over(weights)
+                mark = self._mark or await self._hand_over(weights)
                 rows = await self._server.sample(
                     prefixes,
                     n=n,
@@ -120,24 +119,24 @@ class VllmEngine:
                     seed=seed,
                     stop_ids=self._stop_ids,
                 )
-                await self._check_mark()
+                await self._check_mark(mark)
                 return Rollouts(weights.version, tuple(row * (k // n) for row in rows))
 
             return await self._ride(attempt)
 
     async def load(self, model: Any, version: int) -> None:
         async with self._turn:
+            former = self._copy
             weights = await asyncio.to_thread(self._keep, model, version)
-            if self._copy is None:
+            if former is None:
                 try:
                     await self._hand_over(weights)
                 except Away as away:
                     raise EngineError(f"{away}; start the policy's server or set rollouts.vllm.url") from away
             else:
                 await self._ride(partial(self._hand_over, weights))
-            former, self._copy = self._copy, weights
             if former and former.folder != weights.folder:
-                await asyncio.to_thread(shutil.rmtree, former.folder)
+                await asyncio.to_thread(shutil.rmtree, former.folder, ignore_errors=True)
 
     async def close(self) -> None:
         await self._server.close()
@@ -161,28 +160,27 @@ class VllmEngine:
         finally:
             self.waiting = None
 
-    async def _hand_over(self, weights: _Copy) -> None:
-        """Marked first and looked at last: no restart in between goes unnoticed."""
+    async def _hand_over(self, weights: _Copy) -> str:
+        """The mark that the server bears now. Set first and looked at last: no restart in between goes unnoticed."""
         self._mark = None
         mark = f"{self._own}{next(self._numbers)}"
         await self._server.set_mark(mark)
         await self._server.reload(weights.folder)
         served = torch.tensor(await self._server.logps(weights.probe))
-        self._mark = mark
-        await self._check_mark()
-        self.waiting = None
+        await self._check_mark(mark)
         difference = (weights.logps - served).abs().mean().item()
         if not difference <= self._config.tolerance:
-            self._mark = None
             raise EngineError(
                 f"after loading version {weights.version}, vLLM's log-probs differ from the policy's by "
                 f"{difference:.4f} nats a token (rollouts.vllm.tolerance is {self._config.tolerance}): it does not "
                 "serve these weights. Was it started from a folder written by export_for_vllm?"
             )
+        self._copy, self._mark, self.waiting = weights, mark, None
+        return mark
 
-    async def _check_mark(self) -> None:
+    async def _check_mark(self, mark: str) -> None:
         found = await self._server.mark()
-        if found == self._mark:
+        if found == mark:
             return
         if found == UNMARKED or found.startswith(self._own):
             raise Away(f"vLLM at {self._server.url} was restarted and has lost the policy's weights")
