@@ -78,7 +78,7 @@ class _Values(BaseModel):
 
 
 def save_checkpoint(target: Path, model: Any, tokenizer: Any, state: TrainerState) -> None:
-    """Write `target`, replacing what is there. If the disk does not take it, nothing has changed."""
+    """Write `target`, replacing what is there. If the disk does not take it, what was there stays."""
     partial, aside = _partial(target), _aside(target)
     try:
         if partial.exists():

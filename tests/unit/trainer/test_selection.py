@@ -3,12 +3,26 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor_client.contract import Composite, JudgeResponse, Origin, Status, Verdict
+from preceptor_client.contract import (
+    AxisReport,
+    Composite,
+    JudgeResponse,
+    Origin,
+    Provenance,
+    Sampling,
+    Status,
+    Usage,
+    Verdict,
+)
 from preceptor_trainer.cohorts import PolicyCohort, TokenCandidate
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.objectives.selection import Dropped, select
 
 Score = float | Status
+
+REPORT = AxisReport(
+    provenance=Provenance(teacher="t", revision="r", rubric="r", rubric_hash="0", sampling=Sampling()), usage=Usage()
+)
 
 
 def cohort(n: int, document: int = 0) -> PolicyCohort:
@@ -27,7 +41,7 @@ def response(*composites: float | None, scores: dict[str, list[Score]] | None = 
     return JudgeResponse(
         cohort_id="cohort",
         verdicts=tuple(verdicts),
-        axes={},
+        axes=dict.fromkeys(scores or (), REPORT),
         composites=tuple(
             Composite(candidate_id=f"c{i}", score=score, reason="no verdict" if score is None else None)
             for i, score in enumerate(composites)
@@ -49,6 +63,13 @@ def test_a_candidate_without_a_composite_is_neither_chosen_nor_rejected() -> Non
     assert not isinstance(judged, Dropped)
     assert set(judged.scores) == {"c1", "c2"}
     assert (judged.chosen.id, judged.rejected.id) == ("c2", "c1")
+
+
+def test_candidates_that_lack_a_verdict_on_an_axis_are_named() -> None:
+    verdicts: dict[str, list[Score]] = {"quality": [0.1, 0.9, 0.5, Status.ABSTAINED], "safety": [1.0, 1.0]}
+    judged = select(cohort(4), response(0.2, 0.9, None, None, scores=verdicts))
+    assert not isinstance(judged, Dropped)
+    assert judged.failed == ("c2", "c3")
 
 
 def test_fewer_than_two_judged_candidates_are_dropped() -> None:
