@@ -45,7 +45,7 @@ class Services:
         vllm = vllm_part(teacher, MODEL, folder / "teacher", name="vllm")
         self.redis_url, engine = _url(redis), _url(vllm)
         logs = folder / "services"
-        store = [f"--store.url={self.redis_url}", f"--batches.lease_s={_LEASE_S}", "--batches.concurrency=2"]
+        store = [f"--store.url={self.redis_url}", f"--batches.lease_s={_LEASE_S}", "--batches.concurrency=1"]
         judge = judge_part(logs, engine, MODEL, overrides=store)
         rewrite = rewrite_part(logs, engine, MODEL)
         self.judge_url, self.rewrite_url = _url(judge), _url(rewrite)
