@@ -3,10 +3,11 @@
     python failing_saves.py <out>
 
 saves one checkpoint in full and then lets one child after another (forks, so that torch is loaded once) save a second:
-child n is killed by SIGKILL at its n-th operation on a file, until one comes through. First beside the
-first (`kind` steps; only every fifth n), then in its place (`final`). After each it prints a line of JSON: kind, whether the child was
-killed, the step of the checkpoint that counts then (what `newest_intact` finds), what was said, and what is left. At
-last (`full`) it saves under one limit to the size of files after the other, each below that of a file more.
+child n is killed by SIGKILL at its n-th operation on a file, until one comes through. First with the second beside the
+first (`kind` steps; only every fifth n), then in its place (`final`). After each it prints a line of JSON: kind,
+whether the child was killed, the step of the checkpoint that counts then (what `newest_intact` finds), what was said,
+and what is left. At last (`full`) it saves under one limit to the size of files after the other, each below that of a
+file more.
 """
 
 from __future__ import annotations

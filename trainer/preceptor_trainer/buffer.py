@@ -56,7 +56,7 @@ class StalenessBuffer(Generic[T]):
         batch: int,
         limit: int,
         *,
-        batches: int = 1 << 62,
+        batches: int,
         policy: Literal["wait", "drop"] = "wait",
         in_rounds: bool = False,
     ) -> None:
@@ -144,7 +144,7 @@ class StalenessBuffer(Generic[T]):
         self._batches -= 1
         return [item for _, item in chosen if item is not None]
 
-    def release(self, version: int = 0) -> list[str]:
+    def release(self, version: int) -> list[str]:
         """What was taken has been trained on and the policy engine has the new weights, `version`. The cohorts thrown
         away because they are too old for it: none with `wait`.
         """
@@ -173,7 +173,7 @@ class CohortBuffer(Generic[T]):
         batch: int,
         limit: int,
         *,
-        batches: int = 1 << 62,
+        batches: int,
         policy: Literal["wait", "drop"] = "wait",
         in_rounds: bool = False,
     ) -> None:
@@ -241,7 +241,7 @@ class CohortBuffer(Generic[T]):
             self._changed.notify_all()
             return True
 
-    async def release(self, version: int = 0) -> list[str]:
+    async def release(self, version: int) -> list[str]:
         """See `StalenessBuffer.release`."""
         async with self._changed:
             stale = self.state.release(version)

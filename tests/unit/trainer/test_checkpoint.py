@@ -36,9 +36,9 @@ TESTS = Path(__file__).parents[2]
 
 
 def a_state(model: Any, step: int = 3) -> TrainerState:
-    optimizer = torch.optim.AdamW(
-        [{"params": [p for p in model.parameters() if p.dim() > 1]}, {"params": [], "weight_decay": 0.0}], lr=1e-3
-    )
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": [], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
     model(torch.tensor([[1, 2, 3]])).logits.sum().backward()
     optimizer.step()
     rewrite = TokenCandidate("rewrite", Origin.REWRITE, (4, 5), 'wörds\n"quoted"')

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_every_end_of_a_cohort_is_a_line(tmp_path: Path) -> None:
         ledger.trained(COHORT, step=4)
         ledger.dropped("0-9", "tied", "none givén\n")
         assert ledger.bytes == path.stat().st_size, "nothing waits in a buffer"
-    none = {"scores": {}, "failed": [], "chosen": None, "rejected": None}
+    none: dict[str, Any] = {"scores": {}, "failed": [], "chosen": None, "rejected": None}
     assert read_ledger(path) == [
         {
             "cohort": "0-8",
