@@ -34,7 +34,10 @@ def _commands() -> None:
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    epilog="Example: preceptor train configs/dpo.yaml --steps=100 --optimizer.lr=1e-4 --dry-run",
+    epilog="""\b
+Examples:
+  preceptor train configs/sip.yaml --steps=100 --optimizer.lr=1e-4 --dry-run
+  preceptor train configs/sip.yaml --checkpoint.every=50 --resume""",
 )
 def train(
     context: typer.Context,

@@ -14,7 +14,7 @@ from preceptor_client.cli.common import CommandError
 
 _HELP = {
     "demo": "The whole loop on this machine, and what it brought. Example: preceptor demo --report runs/demo",
-    "train": "Train a policy as a YAML file says. Example: preceptor train configs/dpo.yaml --steps=100 --dry-run",
+    "train": "Train a policy as a YAML file says. Example: preceptor train configs/sip.yaml --steps=100 --dry-run",
     "eval": "Measure a policy by the judge. Example: preceptor eval runs/sip/final --data held-out.jsonl",
 }
 
