@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -74,3 +75,19 @@ def teacher_vllm(stack: Stack, nano_teacher_dir: Path, tmp_path_factory: pytest.
     url = stack.start(part).part.url
     assert url is not None
     return TeacherServer(url, "nano-teacher", nano_teacher_dir)
+
+
+@pytest.fixture
+def kept_logging() -> Iterator[None]:
+    """Puts back what `logs.set_up` changes."""
+    names = [None, *logging.root.manager.loggerDict]
+    before = {name: (logging.getLogger(name).level, logging.getLogger(name).disabled) for name in names}
+    handlers = logging.root.handlers[:]
+    try:
+        yield
+    finally:
+        logging.root.handlers[:] = handlers
+        for name in [None, *logging.root.manager.loggerDict]:
+            level, disabled = before.get(name, (logging.NOTSET, False))
+            logging.getLogger(name).setLevel(level)
+            logging.getLogger(name).disabled = disabled

@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +40,7 @@ from preceptor_client.queue import (
 from preceptor_client.stack import FolderInUse, sole_use
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
+from preceptor_trainer.data.documents import BadDocuments, stream_documents
 from preceptor_trainer.data.stream import Position, WindowStream
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.judges import Judges
@@ -89,18 +91,18 @@ async def run(config: TrainConfig, start: Start = "fresh", stop: asyncio.Event |
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.deterministic)
-    async with AsyncExitStack() as resources:
-        try:
+    try:
+        async with AsyncExitStack() as resources:
             resources.enter_context(sole_use(config.out))
             return await _run(config, start, stop or asyncio.Event(), resources)
-        except FolderInUse:
-            raise TrainError(f"another run is at work in {config.out}: stop it, or set out") from None
-        except OSError as error:
-            raise TrainError(f"cannot write to {config.out}: {error.strerror or error}; set out") from error
-        except (QueueUnavailable, QueueMisfit) as error:
-            raise TrainError(f"{error}; the run can go on from its checkpoint by --resume") from error
-        except torch.OutOfMemoryError as error:
-            raise TrainError(f"out of memory: lower optimizer.micro_cohorts or cohorts_per_step ({error})") from error
+    except FolderInUse:
+        raise TrainError(f"another run is at work in {config.out}: stop it, or set out") from None
+    except OSError as error:
+        raise TrainError(f"cannot write to {config.out}: {error.strerror or error}; set out") from error
+    except (QueueUnavailable, QueueMisfit) as error:
+        raise TrainError(f"{error}; the run can go on from its checkpoint by --resume") from error
+    except torch.OutOfMemoryError as error:
+        raise TrainError(f"out of memory: lower optimizer.micro_cohorts or cohorts_per_step ({error})") from error
 
 
 async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, resources: AsyncExitStack) -> bool:
@@ -109,15 +111,18 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, resources
     (config.out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     model, tokenizer = load_policy(config)
     codec = Codec(tokenizer)
-    # The stream encodes in a thread of its own while the loop decodes: a tokenizer serves one thread at a time.
-    encode = Codec(copy.deepcopy(tokenizer)).encode
-    stream = WindowStream(config.data, encode, start=state.position if state else Position())
     objective = make_objective(config.objective, config.data.suffix_tokens)
     learner = Learner(model, objective, config.optimizer, config.steps)
     if begun:
         restore(learner, *begun)
     telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps))
     ledger = resources.enter_context(CohortLedger(config.out / LEDGER_FILE))
+    # The stream encodes in a thread of its own while the loop decodes: a tokenizer serves one thread at a time.
+    encode = Codec(copy.deepcopy(tokenizer)).encode
+    passed_over = BadDocuments(telemetry.say)
+    documents = partial(stream_documents, passed_over=passed_over)
+    start_at = state.position if state else Position()
+    stream = WindowStream(config.data, encode, start=start_at, documents=documents)
     rewriter = await _rewriter(config, resources) if config.pool.rewrite else None
     judges, queue_status = await _judges(config, codec, telemetry, resources) if config.judged else (None, _no_queue)
     engine = await _engine(config, learner, codec, resources) if config.pool.rollouts else None
@@ -126,7 +131,7 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, resources
     )
     parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, ledger)
     finished = await TrainLoop(config, parts, state).run(stop)
-    telemetry.total("data", documents_too_short=stream.skipped)
+    telemetry.total("data", documents_too_short=stream.skipped, **passed_over.figures)
     return finished
 
 

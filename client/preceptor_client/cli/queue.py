@@ -130,13 +130,14 @@ def purge(
 def _with_queue(redis: str | None, namespace: str, work: Callable[[QueueOperations], Awaitable[ResultT]]) -> ResultT:
     """What `work` does with the queue of the settings."""
     try:
-        from preceptor_client.queue import QueueMisfit, QueueOperations, QueueUnavailable, connect, shown
+        from preceptor_client.queue import QueueMisfit, QueueOperations, QueueUnavailable, check_redis, connect, shown
     except ModuleNotFoundError:
         raise CommandError("this needs redis-py: pip install 'preceptor[queue]'") from None
     url = settings_with(redis_url=redis).redis_url
 
     async def ask() -> ResultT:
         async with connect(url) as connection:
+            await check_redis(connection, namespace=namespace)
             return await work(QueueOperations(connection, namespace=namespace))
 
     try:

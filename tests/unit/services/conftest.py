@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,19 +109,3 @@ async def open_engine(metrics: Metrics) -> AsyncIterator[OpenEngine]:
 @pytest.fixture
 def faulty_server() -> type[FaultyServer]:
     return FaultyServer
-
-
-@pytest.fixture
-def kept_logging() -> Iterator[None]:
-    """Puts back what `logs.set_up` changes."""
-    names = [None, *logging.root.manager.loggerDict]
-    before = {name: (logging.getLogger(name).level, logging.getLogger(name).disabled) for name in names}
-    handlers = logging.root.handlers[:]
-    try:
-        yield
-    finally:
-        logging.root.handlers[:] = handlers
-        for name in [None, *logging.root.manager.loggerDict]:
-            level, disabled = before.get(name, (logging.NOTSET, False))
-            logging.getLogger(name).setLevel(level)
-            logging.getLogger(name).disabled = disabled

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.usefixtures("kept_logging")
         (["judge", "--config", "/no/such.yaml"], "cannot read the configuration /no/such.yaml"),
         (["judge", "engine.urls=x"], "write it as --section.key=value"),
         (["judge", "--engine.urls=redis://x"], "engine.urls"),
+        (["judge", "--port", "70000"], "judge: cannot listen at 127.0.0.1:70000: ports go from 0 to 65535"),
     ],
 )
 def test_a_wrong_setting_ends_with_its_name_and_no_traceback(

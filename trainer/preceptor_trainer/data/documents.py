@@ -59,6 +59,11 @@ class BadDocuments:
     say: Callable[[str], None] = lambda text: None
     counts: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def figures(self) -> dict[str, int]:
+        """For the run's summary: `documents_<reason>`."""
+        return {f"documents_{reason}": count for reason, count in self.counts.items()}
+
     def add(self, bad: Bad) -> None:
         """One more."""
         self.counts[bad.reason] += 1
