@@ -27,11 +27,14 @@ from typer.testing import CliRunner
 
 from preceptor_client.cli.doctor import check_queue
 from preceptor_client.cli.main import run
+from preceptor_client.keys import add_key
 from preceptor_client.queue import shown
 from preceptor_client.stack import Stack, redis_part
 from preceptor_services.__main__ import main as serve_main
+from preceptor_services.app import judge_app, rewrite_app
+from preceptor_services.settings import ServiceSettings
 from preceptor_trainer.cli import app
-from served import judges_by_a_word, scripted_teacher, served
+from served import judges_by_a_word, scripted_teacher, served, wait_until_ready
 from tiny_run import tiny_run
 
 BASELINE: dict[str, Any] = {"objective": {"name": "nll"}, "pool": {"rollouts": 0}, "steps": 3}
@@ -368,3 +371,63 @@ def test_doctor_says_what_would_lose_the_queue(redis_url: str) -> None:
                 connection.config_set(name, value)
     assert {check.grade for check in warnings} == {"warning"}
     assert [check.advice for check in warnings] == ["set `appendonly yes`", "set `maxmemory-policy noeviction`"]
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Judge and rewrite service, which ask for a key: name -> URL."""
+    keys_file = tmp_path_factory.mktemp("keys") / "keys.yaml"
+    add_key(keys_file, "alice")
+    with served(scripted_teacher(judges_by_a_word)) as teacher:
+        settings = ServiceSettings.model_validate(
+            {"engine": {"urls": [teacher]}, "rubrics": ["nano"], "auth": {"keys_file": keys_file}}
+        )
+        with served(judge_app(settings)) as judge, served(rewrite_app(settings)) as rewrite:
+            wait_until_ready(judge)
+            wait_until_ready(rewrite)
+            yield {"judge": judge, "rewrite": rewrite}
+
+
+@pytest.mark.parametrize("command", ["judge", "rewrite"])
+@pytest.mark.parametrize("key", ["hunter2", None])
+def test_a_key_that_a_service_does_not_take_is_told(
+    locked: dict[str, str],
+    command: str,
+    key: str | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if key:
+        monkeypatch.setenv("PRECEPTOR_API_KEY", key)
+    assert run([command, "--url", locked[command], "a", "b"]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("preceptor: ")
+    assert "PRECEPTOR_API_KEY" in line
+    assert "hunter2" not in line
+
+
+def test_a_key_that_the_rewrite_service_does_not_take_ends_a_run(
+    train: Train, locked: dict[str, str], redis_url: str
+) -> None:
+    ended = train(
+        rewrite={"url": locked["rewrite"], "api_key": "hunter2"},
+        pool={"rewrite": True, "rollouts": 1},
+        objective={"name": "dpo"},
+        judge={"redis_url": redis_url, "namespace": "locked"},
+    )
+    assert ended.status == 1
+    assert "set rewrite.api_key" in ended.told
+    assert "hunter2" not in ended.told
+
+
+def test_a_key_that_the_judge_does_not_take_ends_an_evaluation(
+    locked: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_run(tmp_path, "")
+    monkeypatch.setenv("PRECEPTOR_API_KEY", "hunter2")
+    sizes = ["--prefix-tokens=8", "--suffix-tokens=6", "--windows=2"]
+    arguments = [str(tmp_path / "policy"), f"--data={tmp_path / 'documents.jsonl'}", *sizes]
+    result = CliRunner().invoke(app, ["eval", *arguments, f"--judge-url={locked['judge']}"])
+    assert result.exit_code == 1
+    assert "PRECEPTOR_API_KEY" in Ended(result.exit_code, result.stderr).told
+    assert "hunter2" not in result.stderr

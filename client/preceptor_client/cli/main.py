@@ -14,7 +14,7 @@ import typer
 from preceptor_client.cli import bench, doctor, judge, keys, queue, rewrite, trainer, up
 from preceptor_client.cli.common import CommandError
 from preceptor_client.config import ConfigError
-from preceptor_client.errors import PreceptorError
+from preceptor_client.errors import AuthenticationError, PreceptorError
 from preceptor_client.stack import FolderInUse, MissingProgram, PartFailed, PortTaken
 
 app = typer.Typer(
@@ -52,6 +52,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     try:
         status = app(arguments, standalone_mode=False)
+    except AuthenticationError as error:
+        return _tell(f"{error}; set PRECEPTOR_API_KEY", 1)
     except _TOLD as error:
         return _tell(str(error), 1)
     except _ARGUMENT_ERROR as error:

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from preceptor_client import AsyncPreceptorClient
 from preceptor_client.config import describe
 from preceptor_client.contract import JudgeRequest, JudgeResponse, Origin, Status
-from preceptor_client.errors import PreceptorError
+from preceptor_client.errors import AuthenticationError, PreceptorError
 from preceptor_client.settings import ClientSettings
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import DataConfig
@@ -66,6 +66,8 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
     task = progress.add_task("judging", total=len(requests))
     try:
         responses = asyncio.run(_ask(plan.client, requests, plan.concurrency, answered=lambda: progress.advance(task)))
+    except AuthenticationError as error:
+        raise TrainError(f"the judge: {one_line(str(error))}; set PRECEPTOR_API_KEY") from None
     except PreceptorError as error:
         raise TrainError(f"the judge: {one_line(str(error))}") from None
     outcome = Outcome(responses, plan.axes)
