@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,12 +30,13 @@ from preceptor_client.cli.doctor import check_queue
 from preceptor_client.cli.main import run
 from preceptor_client.keys import add_key
 from preceptor_client.queue import shown
-from preceptor_client.stack import Stack, redis_part
+from preceptor_client.stack import Stack, redis_part, worker_part
 from preceptor_services.__main__ import main as serve_main
 from preceptor_services.app import judge_app, rewrite_app
 from preceptor_services.settings import ServiceSettings
 from preceptor_trainer.cli import app
-from served import judges_by_a_word, scripted_teacher, served, wait_until_ready
+from preceptor_trainer.ledger import read_ledger
+from served import Answer, judges_by_a_word, scripted_teacher, served, wait_until_ready
 from tiny_run import tiny_run
 
 BASELINE: dict[str, Any] = {"objective": {"name": "nll"}, "pool": {"rollouts": 0}, "steps": 3}
@@ -431,3 +433,49 @@ def test_a_key_that_the_judge_does_not_take_ends_an_evaluation(
     assert result.exit_code == 1
     assert "PRECEPTOR_API_KEY" in Ended(result.exit_code, result.stderr).told
     assert "hunter2" not in result.stderr
+
+
+RUBBISH = ["", "A B", "yes?", "\x00", "\U0001f937", "<think>", '{"verdict": 7}', "tie " * 400, "quality: A\nquality: B"]
+
+
+def answers_rubbish(prompt: str) -> str:
+    return RUBBISH[len(prompt) % len(RUBBISH)]
+
+
+def breaks_the_protocol(prompt: str) -> str | httpx.Response:
+    """After it was well when it was looked at."""
+    bodies = [b"", b"rubbish", b"[]", b'{"choices": 3}', b'{"choices": [{"index": 0, "text": 7}], "usage": {}}']
+    return "A" if prompt == "ready" else httpx.Response(200, content=bodies[len(prompt) % len(bodies)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("teacher", "outcome"), [(answers_rubbish, "unjudged"), (breaks_the_protocol, "dead")], ids=["text", "protocol"]
+)
+def test_a_teacher_that_answers_rubbish_trains_nothing_and_ends_a_run(
+    train: Train, tmp_path: Path, stack: Stack, redis_url: str, teacher: Answer, outcome: str
+) -> None:
+    namespace = f"rubbish-{outcome}"
+    with served(scripted_teacher(teacher)) as url:
+        overrides = [f"--queue.namespace={namespace}", "--queue.max_deliveries=2"]
+        worker = stack.start(worker_part(tmp_path, url, "teacher", redis_url, overrides=overrides))
+        try:
+            ended = train(
+                objective={"name": "dpo"},
+                pool={"rollouts": 2},
+                judge={"redis_url": redis_url, "namespace": namespace, "give_up_after": 6},
+            )
+            with httpx.Client() as http:
+                assert http.get(f"{worker.part.url}/healthz").status_code == 200
+        finally:
+            stack.stop_part(worker)
+    assert worker.returncode == 0
+    assert ended.status == 1
+    assert f"6 cohorts in a row could not be trained on; the last was {outcome} (reason: " in ended.told
+    assert (tmp_path / "out" / "metrics.jsonl").read_text() == ""
+    ends = read_ledger(tmp_path / "out" / "cohorts.jsonl")
+    assert [end["outcome"] for end in ends] == [outcome] * len(ends)
+    assert len(ends) >= 6
+    assert not any(end["scores"] for end in ends)
+    assert summary(tmp_path)["events"][outcome] == len(ends)
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
