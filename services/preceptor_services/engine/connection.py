@@ -66,5 +66,5 @@ class Connection:
             raise failure_of(reply, path)
         try:
             return json.loads(reply.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise EngineError("broken", f"{path} answered with something else than JSON") from None

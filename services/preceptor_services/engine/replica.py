@@ -273,10 +273,13 @@ class Replica:
         """Ask the server for the labels' token ids. Raises EngineError (`rejected`) if a label is not one token."""
         for label in labels:
             body = {"model": self._model, "prompt": label, "add_special_tokens": False}
-            tokens = (await self._connection.call("POST", "/tokenize", body)).get("tokens", [])
-            if len(tokens) != 1:
-                raise EngineError("rejected", f"the label {label!r} is {len(tokens)} tokens, not one")
-            self._label_tokens[label] = tokens[0]
+            match await self._connection.call("POST", "/tokenize", body):
+                case {"tokens": [int(token)]}:
+                    self._label_tokens[label] = token
+                case {"tokens": [*tokens]} if len(tokens) != 1:
+                    raise EngineError("rejected", f"the label {label!r} is {len(tokens)} tokens, not one")
+                case _:
+                    raise EngineError("rejected", f"{self.url}/tokenize does not answer with token ids")
 
     def _constraint(self, generation: Generation) -> Constraint:
         if (generation.endpoint, generation.constraint) in self._unsupported:

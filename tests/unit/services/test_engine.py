@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -154,6 +155,35 @@ async def test_a_label_of_several_tokens_cannot_bind_decoding(open_engine: OpenE
     engine = await open_engine(server := faulty_server(), probes=(generation,))
     await engine.ask(safety_prompts("good"), generation, deadline=soon(), max_prompts=8)
     assert "allowed_token_ids" not in server.bodies[0]
+
+
+@pytest.mark.parametrize(
+    "rubbish", [[], None, 7, {"tokens": None}, {"tokens": "safe"}, {"tokens": ["s"]}, {"ids": [1]}]
+)
+async def test_a_server_whose_tokens_make_no_sense_is_read_as_it_comes(
+    open_engine: OpenEngine, faulty_server: type, rubbish: object
+) -> None:
+    generation, server = replace(ONE_TOKEN, constraint="tokens"), faulty_server()
+
+    async def tokenizes_rubbish(request: httpx.Request) -> httpx.Response:
+        answer: httpx.Response = await server(request)
+        return httpx.Response(200, content=json.dumps(rubbish)) if request.url.path == "/tokenize" else answer
+
+    engine = await open_engine(tokenizes_rubbish, probes=(generation,))
+    answers, _ = await engine.ask(safety_prompts("good"), generation, deadline=soon(), max_prompts=8)
+    assert "allowed_token_ids" not in server.bodies[-1]
+    assert [answer.texts for answer in answers] == [(" safe",)]
+
+
+@pytest.mark.parametrize("reply", [b"", b"rubbish", b"[" * 100_000, b"[]", b"null", b'{"choices": 3, "usage": {}}'])
+async def test_a_reply_outside_the_protocol_is_an_error_and_no_answer(
+    open_engine: OpenEngine, faulty_server: type, reply: bytes
+) -> None:
+    engine = await open_engine(server := faulty_server(), probes=(ONE_TOKEN,), retries=0)
+    server.faults = [httpx.Response(200, content=reply)]
+    answers, _ = await engine.ask(safety_prompts("good"), ONE_TOKEN, deadline=soon(), max_prompts=8)
+    assert answers[0].error
+    assert answers[0].texts == ()
 
 
 @pytest.mark.parametrize(("constraint", "key"), [("choice", "structured_outputs"), ("json", "response_format")])
