@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -83,5 +84,53 @@ class Server:
         os.kill(self.process.pid, number)
 
     def stop(self) -> None:
-        self.signal(signal.SIGCONT)
+        if not self.process.exited.is_set():
+            self.signal(signal.SIGCONT)
         self.process.stop(0)
+
+
+class Proxy:
+    """Passes bytes between clients and a Redis, by TLS if it has a certificate.
+
+    `lose_answer_to`: the next request that holds these bytes reaches Redis, and the connection breaks instead of
+    bringing its answer.
+    """
+
+    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._target = port
+        self._tls = tls
+        self.lose_answer_to = b""
+
+    async def __aenter__(self) -> int:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_redis, to_redis = await asyncio.open_connection("127.0.0.1", self._target)
+        lost = asyncio.Event()
+
+        async def requests() -> None:
+            while data := await reader.read(65_536):
+                if self.lose_answer_to and self.lose_answer_to in data:
+                    self.lose_answer_to = b""
+                    lost.set()
+                to_redis.write(data)
+
+        async def answers() -> None:
+            while data := await from_redis.read(65_536):
+                if lost.is_set():
+                    return
+                writer.write(data)
+
+        ways = {asyncio.create_task(requests()), asyncio.create_task(answers())}
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            to_redis.close()
+            writer.close()

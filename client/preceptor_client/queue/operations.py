@@ -7,6 +7,7 @@ the same atomic step. Raises `QueueUnavailable` (it asks once, unless told to be
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ _PAGE = 100
 _LIVE_MS = 15_000
 """A worker asks for tasks every second, or renews its leases."""
 _RUN_FIELDS = 6
+_ENTRY_ID = re.compile(r"\d{1,18}-\d{1,18}")
 
 
 class QueueOperations:
@@ -97,6 +99,8 @@ class QueueOperations:
         return list(entries)
 
     async def _is_there(self, entry_id: str) -> bool:
+        if not _ENTRY_ID.fullmatch(entry_id):
+            return False
         return bool(await self._ride.through(lambda: self._redis.xrange(self._keys.dead, min=entry_id, max=entry_id)))
 
 

@@ -10,7 +10,7 @@
     <ns>:room            stream of one entry, which producers without room wait on
 
 The leases are Redis's own: a pending entry's idle time; the attempts are its count of deliveries.
-The first write of every step but SUBMIT and REPLAY is one that Redis allows when its memory is full, and it lets a
+The first write of every step but OPEN (of a new group), SUBMIT and REPLAY is one that Redis allows when its memory is full, and it lets a
 script that has written finish: what is there can be judged, and read, while no more comes in.
 """
 
@@ -139,8 +139,9 @@ return count
 OPEN = (
     _SHARED
     + """
-local made = redis.pcall('XGROUP', 'CREATE', cohorts, group, '0', 'MKSTREAM')
-if made.err and not string.find(made.err, 'BUSYGROUP') then return made end
+if redis.pcall('XPENDING', cohorts, group).err then
+  redis.call('XGROUP', 'CREATE', cohorts, group, '0', 'MKSTREAM')
+end
 for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', cohorts, group)) do
   if field(consumer, 'pending') == 0 and field(consumer, 'idle') > tonumber(ARGV[2]) then
     redis.call('XGROUP', 'DELCONSUMER', cohorts, group, field(consumer, 'name'))
