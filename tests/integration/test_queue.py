@@ -225,10 +225,15 @@ async def test_a_worker_learns_which_tasks_it_holds_no_longer(queue: CohortQueue
 
 
 @both_protocols
-async def test_what_is_handed_back_goes_to_others_at_once(queue: CohortQueue) -> None:
+async def test_what_is_handed_back_goes_to_others_at_once(queue: CohortQueue, operations: QueueOperations) -> None:
     await queue.submit(a_task())
     delivery = await taken(queue)
     await queue.hand_back("w1", [delivery])
+    await queue.hand_back("w1", [delivery])  # as after a lost answer
+    assert await counts(operations) == (1, 0, 0, 0)
+    assert await queue.renew("w1", [delivery]) == [delivery]
+    await queue.leave("w1")
+    assert (await operations.status()).workers == 0
     delivery = await taken(queue, "w2")
     assert (delivery.attempt, delivery.last_error) == (1, None), "it was not tried"
     await queue.hand_back("w2", [delivery], "the engine went away")

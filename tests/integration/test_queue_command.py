@@ -55,15 +55,15 @@ def commands(redis_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: py
     return Commands(redis_url, capsys)
 
 
-async def some_traffic(queue: CohortQueue, _: Redis) -> None:
+async def some_traffic(queue: CohortQueue, redis: Redis) -> None:
     """alpha: one of each; beta: one dead letter, after an attempt that failed."""
     for name in ("answered", "buried", "held", "waiting"):
         await queue.submit(a_task(name, "alpha"))
-    [first, second, _] = await queue.take("w1", count=3)
+    first, second, _ = await queue.take("w1", count=3)
     await answer(queue, first)
     await queue.bury(second, "no such rubric")
     await queue.submit(a_task("tried", "beta"))
-    [_, failed] = await queue.take("w1", count=2)
+    _, failed = await queue.take("w1", count=2)
     await queue.hand_back("w1", [failed], "the [engine] went away")
     [failed] = await queue.take("w1")
     await queue.bury(failed, "given up")

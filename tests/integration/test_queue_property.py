@@ -43,6 +43,7 @@ class Task:
     attempts: int = 0
     holder: str | None = None
     delivered: bool = False
+    handed_back: bool = False
     entry_id: str | None = None
 
 
@@ -118,6 +119,7 @@ def machine(url: str) -> type[RuleBasedStateMachine]:
                 assert delivery.attempt == task.attempts
                 assert task.entry_id in (None, delivery.entry_id)
                 task.holder, task.delivered, task.entry_id = consumer, True, delivery.entry_id
+                task.handed_back = False
             assert next(given, None) is None
             return multiple(*found)
 
@@ -145,7 +147,7 @@ def machine(url: str) -> type[RuleBasedStateMachine]:
                 return
             self.wait(self.queue.hand_back(consumer, [delivery], error))
             if task and task.holder == consumer:
-                task.holder = None
+                task.holder, task.handed_back = None, True
                 task.attempts -= error is None
 
         @rule(delivery=deliveries)
@@ -205,7 +207,7 @@ def machine(url: str) -> type[RuleBasedStateMachine]:
         def redis_holds_what_the_model_holds(self) -> None:
             status = self.wait(self.operations.status())
             tasks = self.model.open
-            assert status.in_flight == sum(task.delivered for task in tasks.values())
+            assert status.in_flight == sum(task.delivered and not task.handed_back for task in tasks.values())
             assert status.waiting == len(tasks) - status.in_flight
             assert status.dead == len(self.model.letters)
             for run in RUNS:

@@ -9,15 +9,17 @@
     <ns>:runs            set: runs with a cohort in `known`
     <ns>:room            stream of one entry, which producers without room wait on
 
-The leases are Redis's own: a pending entry's idle time; the attempts are its count of deliveries.
-The first write of every step but OPEN (of a new group), SUBMIT and REPLAY is one that Redis allows when its memory is full, and it lets a
-script that has written finish: what is there can be judged, and read, while no more comes in.
+The leases are Redis's own: a pending entry's idle time; the attempts are its count of deliveries. What was handed back
+is pending with a consumer of its own, `nobody`, as if for ever.
+The first write of every step but OPEN (of a new group), SUBMIT and REPLAY is one that Redis allows when its memory is
+full, and it lets a script that has written finish: what is there can be judged, and read, while no more comes in.
+Every step may be repeated when its answer was lost.
 """
 
 # KEYS: cohorts, dead, room, errors, runs, letters. ARGV[1]: what the names of all keys begin with.
 _SHARED = """
 local cohorts, dead, room, errors, runs, letters = unpack(KEYS)
-local group = 'judges'
+local group, nobody = 'judges', 'nobody'
 local function known(run) return ARGV[1] .. 'known:' .. run end
 local function verdicts(run) return ARGV[1] .. 'verdicts:' .. run end
 local function wake() redis.call('XADD', room, 'MAXLEN', 1, '*', 'freed', 1) end
@@ -194,7 +196,8 @@ return lost
 """
 )
 
-# Ends leases. ARGV: consumer, 1 if it counts as an attempt, error, entries.
+# Gives tasks to nobody, so that they are the first to be taken over. ARGV: consumer, 1 if it counts as an attempt,
+# error, entries.
 HAND_BACK = (
     _SHARED
     + """
@@ -204,7 +207,7 @@ for place = 5, #ARGV do
   local by, deliveries = holder(id)
   if by == consumer then
     local attempts = deliveries - 1 + counts
-    redis.call('XCLAIM', cohorts, group, consumer, 0, id, 'TIME', 1, 'RETRYCOUNT', attempts, 'JUSTID')
+    redis.call('XCLAIM', cohorts, group, nobody, 0, id, 'TIME', 1, 'RETRYCOUNT', attempts, 'JUSTID')
     if error ~= '' then redis.call('HSET', errors, id, error) end
   end
 end
@@ -304,7 +307,7 @@ return count
 """
 )
 
-# ARGV: after how many ms without a word a worker counts as gone. Returns entries, pending entries, dead letters,
+# ARGV: after how many ms without a word a worker counts as gone. Returns entries, those at a worker, dead letters,
 # workers, age of the oldest entry in ms (-1: none), then, of each run, name, waiting, in flight, answered, dead, age.
 STATUS = (
     _SHARED
@@ -317,10 +320,14 @@ end
 local held, in_flight, workers = {}, 0, 0
 local pending = redis.pcall('XPENDING', cohorts, group, '-', '+', 1000000)
 if not pending.err then
-  for _, each in ipairs(pending) do held[each[1]] = true end
-  in_flight = #pending
+  for _, each in ipairs(pending) do
+    if each[2] ~= nobody then
+      held[each[1]] = true
+      in_flight = in_flight + 1
+    end
+  end
   for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', cohorts, group)) do
-    if field(consumer, 'idle') <= tonumber(ARGV[2]) then workers = workers + 1 end
+    if field(consumer, 'name') ~= nobody and field(consumer, 'idle') <= tonumber(ARGV[2]) then workers = workers + 1 end
   end
 end
 local first = redis.call('XRANGE', cohorts, '-', '+', 'COUNT', 1)[1]
