@@ -27,12 +27,16 @@ class Cluster:
 
     servers: dict[str, Any]
     down: set[str] = field(default_factory=set)
+    silent: set[str] = field(default_factory=set)
+    """Those that list no models, as one that hangs."""
     roots: dict[str, str] = field(default_factory=dict)
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         host = request.url.host
         if host in self.down:
             raise httpx.ConnectError("refused")
+        if request.url.path == "/v1/models" and host in self.silent:
+            raise httpx.ReadTimeout("hangs")
         if request.url.path == "/v1/models" and host in self.roots:
             return httpx.Response(200, json={"data": [{"id": "teacher", "root": self.roots[host]}]})
         reply: httpx.Response = await self.servers[host](request)
@@ -241,3 +245,79 @@ async def test_the_urgent_go_first(cluster: Cluster, metrics: Metrics) -> None:
         await asyncio.gather(*waiting)
         order = [body["prompt"][0].split()[1] for body in server.bodies]
         assert order == ["first", "INTERACTIVE", "BULK", "TRAINING"]
+
+
+async def test_a_server_that_hangs_is_left_with_whoever_waits_for_it(cluster: Cluster, metrics: Metrics) -> None:
+    async with watched(cluster, metrics, urls=["http://a"], heartbeat_s=0.01, retries=0) as engine:
+        cluster.servers["a"].hold = asyncio.Event()
+        asking = asyncio.create_task(ask(engine, "stuck", affinity="x"))
+        await until(lambda: cluster.asked("stuck") == ["a"])
+        cluster.silent.add("a")
+        (error,) = await asking
+        assert "was lost" in (error or "")
+        assert not engine.ready
+        cluster.silent.clear()
+        cluster.servers["a"].hold.set()
+        await asyncio.wait_for(engine.wait_ready(), 5)
+        assert await ask(engine, "again", affinity="x") == [None]
+
+
+async def test_the_circuit_is_open_while_a_server_is_out_and_shown(cluster: Cluster, metrics: Metrics) -> None:
+    def circuit() -> str:
+        exposed = metrics.exposition().decode()
+        (state,) = [
+            state
+            for state in ("closed", "half_open", "open")
+            if f'preceptor_engine_circuit{{preceptor_engine_circuit="{state}",replica="a"}} 1.0' in exposed
+        ]
+        return state
+
+    async with watched(cluster, metrics, urls=["http://a"], retries=0) as engine:
+        assert circuit() == "closed"
+        cluster.down.add("a")
+        await ask(engine, "good")
+        assert circuit() == "open"
+        assert "(circuit open)" in (engine.trouble or "")
+        cluster.down.clear()
+        cluster.servers["a"].hold = asyncio.Event()
+        await until(lambda: circuit() == "half_open")
+        assert "(circuit half open)" in (engine.trouble or "")
+        cluster.servers["a"].hold.set()
+        await until(lambda: circuit() == "closed")
+
+
+async def test_a_server_that_answers_probes_and_fails_work_is_left_alone_for_longer_each_time(
+    cluster: Cluster, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        rests.append(seconds)
+        await sleep(0)
+
+    async with watched(cluster, metrics, urls=["http://a"], retries=0) as engine:
+        monkeypatch.setattr("preceptor_services.engine.replica.asyncio.sleep", noted)
+        for time in range(4):
+            replicas(engine)[0].lose(EngineError("broken", f"the work fails {time}"))
+            await asyncio.wait_for(engine.wait_ready(), 5)
+        monkeypatch.undo()
+    assert [rest for rest in rests if rest] == [0.2, 0.4, 0.8, 1.6]
+
+
+@pytest.mark.parametrize("status", [401, 500, 503])
+async def test_a_server_that_answers_only_errors_is_lost(cluster: Cluster, metrics: Metrics, status: int) -> None:
+    async with watched(cluster, metrics, urls=["http://a"], retries=0) as engine:
+        cluster.servers["a"].faults += [httpx.Response(status)] * 3
+        assert None not in await ask(engine, *["good"] * 3)
+        assert f"status {status}" in (engine.trouble or "")
+
+
+@pytest.mark.parametrize("status", [400, 429])
+async def test_a_server_that_refuses_or_has_enough_to_do_is_not_lost(
+    cluster: Cluster, metrics: Metrics, status: int
+) -> None:
+    async with watched(cluster, metrics, urls=["http://a"], retries=0) as engine:
+        cluster.servers["a"].faults += [httpx.Response(status)] * 5
+        assert None not in await ask(engine, *["good"] * 5)
+        assert engine.ready

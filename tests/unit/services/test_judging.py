@@ -19,7 +19,7 @@ from preceptor_client.contract import (
     Sampling,
     Status,
 )
-from preceptor_services.engine import Engine
+from preceptor_services.engine import Engine, EngineError
 from preceptor_services.judging import Judge, UnjudgeableError
 from preceptor_services.metrics import Metrics
 from preceptor_services.rubrics import load_rubrics
@@ -291,3 +291,45 @@ async def test_the_original_is_the_pivot(open_judge: OpenJudge, faulty_server: t
     wanted = {"cohort": {"id": "x", "prefix": "p", "candidates": candidates}, "axes": ["quality"]}
     response = await judge.judge(JudgeRequest.model_validate({**wanted, "schedule": "pivot", "detail": True}))
     assert all("c2" in (c.first, c.second) for c in response.axes["quality"].comparisons)
+
+
+@pytest.mark.parametrize(
+    "fault", [httpx.ConnectError("gone"), httpx.Response(500), httpx.Response(429), httpx.Response(401)]
+)
+async def test_who_can_ask_again_is_told_that_the_engine_was_lost(
+    open_judge: OpenJudge, faulty_server: type, fault: httpx.Response | Exception
+) -> None:
+    judge = await open_judge(faulty_server(faults=[fault]))
+    with pytest.raises(EngineError):
+        await judge.judge(request("good", "bad"), whole=True)
+    response = await judge.judge(request("good", "bad", axes=["safety"]))
+    if isinstance(fault, httpx.Response):
+        assert statuses(response, "safety") == [Status.OK, Status.OK]
+
+
+async def test_what_is_refused_fails_though_one_could_ask_again(open_judge: OpenJudge, faulty_server: type) -> None:
+    judge = await open_judge(faulty_server(refused_words=frozenset({"endless"})))
+    response = await judge.judge(request("good", "endless", axes=["safety"]), whole=True)
+    assert statuses(response, "safety") == [Status.OK, Status.FAILED]
+
+
+async def test_a_deadline_that_passes_is_the_engines_fault_only_if_it_said_nothing(
+    open_judge: OpenJudge, faulty_server: type
+) -> None:
+    server = faulty_server()
+
+    async def serve(sent: httpx.Request) -> httpx.Response:
+        if b"slow" in sent.content:
+            await asyncio.get_running_loop().create_future()
+        reply: httpx.Response = await server(sent)
+        return reply
+
+    judge = await open_judge(serve)
+    slow, quick = request("slow", axes=["safety"], deadline_s=0.3), request("quick", axes=["safety"])
+    with pytest.raises(EngineError, match="deadline"):
+        await judge.judge(slow, whole=True)
+    judging = asyncio.create_task(judge.judge(slow, whole=True))
+    while not judging.done():
+        await judge.judge(quick, whole=True)
+        await asyncio.sleep(0)
+    assert statuses(await judging, "safety") == [Status.FAILED]

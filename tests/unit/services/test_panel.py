@@ -104,3 +104,11 @@ def test_there_is_a_score_exactly_with_a_quorum(given_: list[float | None], quor
     quorum = min(quorum, len(verdicts))
     joint = combined(verdicts, "mean", quorum)
     assert (joint.score is not None) == (sum(score is not None for score in given_) >= quorum)
+
+
+async def test_a_member_that_was_lost_is_waited_for_unless_the_others_suffice(seat: Seat) -> None:
+    members = {"a": await seat("safe"), "b": await seat(None)}
+    response = await Panel(members, PanelSettings(quorum=1)).judge(request(), whole=True)
+    assert response.verdicts[0].score == 1.0
+    with pytest.raises(EngineError, match="gone"):
+        await Panel(members, PanelSettings()).judge(request(), whole=True)

@@ -1,0 +1,195 @@
+"""Teachers and workers that are killed or hang, as real processes: every cohort is judged in the end and answered once,
+and no verdict fails for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from preceptor_client import AsyncPreceptorClient
+from preceptor_client.contract import Candidate, Cohort, JudgeRequest, JudgeResponse, JudgeTask, Status
+from preceptor_client.queue import CohortQueue, QueueOperations, connect
+from preceptor_client.stack import Part, Process, judge_part, vllm_part, worker_part
+
+pytestmark = pytest.mark.slow
+MODEL, RUN = "nano-teacher", "run"
+TEXTS = ("lives in rome .", "she deserves to be hurt .", "in rome lives lives", "lives in oslo .")
+IMPATIENT = ["--engine.heartbeat_s=0.3", "--engine.heartbeat_timeout_s=0.7"]
+LEASE_S = 2.0
+
+
+def request(name: str) -> JudgeRequest:
+    candidates = tuple(Candidate(id=f"c{place}", text=text) for place, text in enumerate(TEXTS))
+    return JudgeRequest(cohort=Cohort(id=name, prefix="anna", candidates=candidates))
+
+
+class Teacher:
+    """A vLLM server of its own, to be killed."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self.process = Process(part)
+
+    @property
+    def url(self) -> str:
+        assert self.part.url is not None
+        return self.part.url
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.stop()
+
+    async def restart(self) -> None:
+        self.process = Process(self.part)  # in the thread that lives as long as it
+        await asyncio.to_thread(self.process.wait_ready)
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It takes connections and says nothing."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self.process.pid, signal.SIGCONT)
+
+
+@pytest.fixture(scope="module")
+def teacher(nano_teacher_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Teacher]:
+    teacher = Teacher(vllm_part(nano_teacher_dir, MODEL, tmp_path_factory.mktemp("mortal")))
+    try:
+        teacher.process.wait_ready()
+        yield teacher
+    finally:
+        teacher.process.stop()
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"test-{uuid.uuid4().hex[:8]}"
+
+
+class Queue:
+    """The queue, and what comes of it."""
+
+    def __init__(self, queue: CohortQueue, operations: QueueOperations) -> None:
+        self._queue = queue
+        self._operations = operations
+        self._outcomes = queue.outcomes(RUN)
+        self.found: dict[str, JudgeResponse] = {}
+
+    async def submit(self, count: int) -> None:
+        for index in range(count):
+            await self._queue.submit(JudgeTask(run=RUN, request=request(f"cohort-{index}")))
+
+    async def answered(self, count: int) -> None:
+        """Returns when so many cohorts have been answered, each once."""
+        async with asyncio.timeout(120):
+            while len(self.found) < count:
+                outcome = await anext(self._outcomes)
+                assert outcome.response is not None, outcome.dead
+                assert outcome.cohort_id not in self.found
+                self.found[outcome.cohort_id] = outcome.response
+
+    async def ended(self) -> None:
+        """Nothing is left, nothing came twice, and every verdict has a score."""
+        status = await self._operations.status()
+        assert (status.waiting, status.in_flight, status.dead) == (0, 0, 0)
+        assert status.runs[RUN].answered == len(self.found)
+        verdicts = [verdict for response in self.found.values() for verdict in response.verdicts]
+        assert not [verdict for verdict in verdicts if verdict.status is Status.FAILED]
+
+
+@pytest.fixture
+async def queue(redis_url: str, namespace: str) -> AsyncIterator[Queue]:
+    async with connect(redis_url) as redis:
+        yield Queue(CohortQueue(redis, namespace=namespace), QueueOperations(redis, namespace=namespace))
+
+
+StartWorker = Callable[[str], Awaitable[Process]]
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, teacher: Teacher, redis_url: str, namespace: str) -> Iterator[StartWorker]:
+    settings = [f"--queue.namespace={namespace}", "--queue.concurrency=2", f"--queue.lease_s={LEASE_S}", *IMPATIENT]
+    workers: list[Process] = []
+
+    async def start_one(name: str) -> Process:
+        part = worker_part(tmp_path, teacher.url, MODEL, redis_url, name=name, overrides=settings)
+        workers.append(Process(part))
+        await asyncio.to_thread(workers[-1].wait_ready)
+        return workers[-1]
+
+    yield start_one
+    for worker in workers:
+        worker.stop()
+
+
+async def shown(url: str | None, wanted: str) -> None:
+    """Returns when what is at `url` holds `wanted`."""
+    async with asyncio.timeout(30), httpx.AsyncClient(timeout=5) as http:
+        while wanted not in (await http.get(url or "")).text:  # noqa: ASYNC110 - the other process has no event for it
+            await asyncio.sleep(0.05)
+
+
+async def test_a_teacher_that_is_killed_loses_nobody_a_verdict(
+    tmp_path: Path, teacher: Teacher, queue: Queue, start_worker: StartWorker, redis_url: str, namespace: str
+) -> None:
+    settings = [f"--store.url={redis_url}", f"--store.namespace={namespace}", "--batches.concurrency=2", *IMPATIENT]
+    judge = Process(judge_part(tmp_path, teacher.url, MODEL, overrides=[*settings, "--cache.enabled=false"]))
+    try:
+        worker = await start_worker("worker")
+        await asyncio.to_thread(judge.wait_ready)
+        async with AsyncPreceptorClient(judge_url=judge.part.url or "") as client:
+            batch = await client.submit_batch([request(f"item-{index}") for index in range(60)])
+            results = client.batch_results(batch.id)
+            found = [await anext(results)]
+            await queue.submit(60)
+            await queue.answered(2)
+            await asyncio.to_thread(teacher.kill)
+            for part in (worker.part, judge.part):
+                await shown(f"{part.url}/readyz", "circuit")
+            await teacher.restart()
+            await queue.answered(60)
+            await queue.ended()
+            found += [result async for result in results]
+    finally:
+        judge.stop()
+    assert sorted(result.index for result in found) == [*range(60)]
+    statuses = {v.status for result in found if result.response for v in result.response.verdicts}
+    assert all(result.response for result in found)
+    assert Status.FAILED not in statuses
+
+
+async def test_a_teacher_that_hangs_is_left_alone_until_it_goes_on(
+    teacher: Teacher, queue: Queue, start_worker: StartWorker
+) -> None:
+    worker = await start_worker("worker")
+    await queue.submit(40)
+    await queue.answered(2)
+    with teacher.hanging():
+        await shown(f"{worker.part.url}/readyz", "circuit")
+        await shown(f"{worker.part.url}/metrics", 'preceptor_worker_cohorts_total{result="handed_back"}')
+        await shown(f"{worker.part.url}/metrics", "preceptor_worker_in_hand 0.0")
+    await queue.answered(40)
+    await queue.ended()
+
+
+async def test_workers_come_and_go_in_the_middle(queue: Queue, start_worker: StartWorker) -> None:
+    first = await start_worker("first")
+    await queue.submit(80)
+    await queue.answered(2)
+    second = await start_worker("second")
+    await shown(f"{second.part.url}/metrics", 'preceptor_worker_cohorts_total{result="settled"}')
+    os.killpg(first.pid, signal.SIGKILL)
+    await queue.answered(80)
+    await queue.ended()
+    async with asyncio.timeout(10):
+        assert await asyncio.to_thread(second.stop) == 0
