@@ -25,6 +25,11 @@ class Watch:
         return now - self.least
 
 
+def count(path: Path, what: bytes) -> int:
+    """How often `what` stands in a file that may be growing; not at all before it is there."""
+    return path.read_bytes().count(what) if path.exists() else 0
+
+
 def json_lines(path: Path) -> list[dict[str, Any]]:
     """The complete lines of a file that may be growing; none before it is there."""
     try:

@@ -23,7 +23,7 @@ from chaos_parts.traffic import Traffic
 from chaos_parts.training import Training
 from preceptor_client.queue import QueueOperations, connect
 
-_LOOK_EVERY_S = 0.02
+_LOOK_EVERY_S = 0.05
 _PATIENCE_S = 180.0
 """For a recovery, for the moment of a fault, for a run's end: none takes nearly as long."""
 

@@ -15,7 +15,7 @@ import yaml
 
 from chaos_parts.audit import TRAINED, Run
 from chaos_parts.plan import Fault, Kind
-from chaos_parts.progress import Watch, json_lines
+from chaos_parts.progress import Watch, count, json_lines
 from chaos_parts.services import kill, pause
 from preceptor_client.config import load_config
 from preceptor_client.stack import Part, Process
@@ -23,9 +23,11 @@ from preceptor_trainer.checkpoint import load_state
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import ENV_PREFIX, TrainConfig
 from preceptor_trainer.data.stream import WindowStream
+from preceptor_trainer.ledger import LEDGER_FILE
 from preceptor_trainer.nano.corpus import write_corpus
 from preceptor_trainer.nano.model import nano_llama
 from preceptor_trainer.nano.tokenizer import policy_tokenizer
+from preceptor_trainer.telemetry import METRICS_FILE
 
 COHORTS_PER_STEP = 4
 STALENESS = 1
@@ -123,11 +125,11 @@ class Training:
 
     def steps(self) -> int:
         """Done so far."""
-        return len(self._metrics())
+        return count(self._out / METRICS_FILE, b"\n")
 
     def trained(self) -> int:
         """Cohorts trained so far."""
-        return sum(line["outcome"] == TRAINED for line in self._ledger())
+        return count(self._out / LEDGER_FILE, f'"outcome": "{TRAINED}"'.encode())
 
     def failed_verdicts(self) -> int:
         """How many verdicts failed that it was told of: none of them may have become a reward."""
@@ -157,10 +159,10 @@ class Training:
         self._process = Process(Part("trainer", command, self._logs / f"life-{self._lives}.log", grace_s=30))
 
     def _ledger(self) -> list[dict[str, Any]]:
-        return json_lines(self._out / "cohorts.jsonl")
+        return json_lines(self._out / LEDGER_FILE)
 
     def _metrics(self) -> list[dict[str, Any]]:
-        return json_lines(self._out / "metrics.jsonl")
+        return json_lines(self._out / METRICS_FILE)
 
     def _issued(self) -> list[str]:
         """The windows up to the final position, from the corpus itself."""
