@@ -143,7 +143,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 def counted(metrics: Metrics, result: str) -> float:
-    return metrics.cohorts.labels(result)._value.get()
+    return float(metrics.cohorts.labels(result)._value.get())
 
 
 async def test_every_cohort_is_judged_and_settled(
