@@ -60,7 +60,7 @@ def _from_file(path: Path | None) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: wrong encoding, or a date that is none
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # wrong encoding, a date that is none, too deep
         raise ConfigError(f"{path} is not YAML: {error}") from None
     if values is None:
         return {}
@@ -86,7 +86,7 @@ def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"cannot read the override {override!r}: write it as --section.key=value")
         try:
             nested: Any = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):
+        except (yaml.YAMLError, ValueError, RecursionError):
             raise ConfigError(f"cannot read the override {override!r}: its value is not YAML, quote it") from None
         for part in reversed(parts):
             nested = {part: nested}

@@ -171,6 +171,28 @@ def test_a_wrong_key_of_the_configuration_is_told_before_anything_is_loaded(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"- a\n", b"a: [", b"[" * 5000, b"a: \x00", b"out: !!python/name:os"]
+)
+def test_a_configuration_that_is_none_is_told(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_bytes(content)
+    result = CliRunner().invoke(app, ["train", str(file)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"preceptor train: {file} ")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("content", [b"", b"{}", b"rubbish"])
+def test_a_policy_that_cannot_be_loaded_is_named(train: Train, tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "policy" / name).write_bytes(content)
+    ended = train()
+    assert ended.status == 1
+    assert f"cannot load the policy {tmp_path / 'policy'}: " in ended.told
+    assert ended.told.endswith("; set model.path")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_policy_whose_weights_are_no_numbers_is_not_trained(train: Train, tmp_path: Path, value: float) -> None:
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")

@@ -13,6 +13,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,9 +85,8 @@ def rng_states() -> dict[str, torch.Tensor]:
 def name_in_redis(out: Path, run: str) -> str:
     """What Redis knows the run in `out` by: unlike any other run's, and the same after a resume."""
     path = out / _NAME_FILE
-    if path.exists():
-        name: str = json.loads(path.read_text(encoding="utf-8"))["name"]
-        return name
+    with suppress(FileNotFoundError, ValueError, LookupError, TypeError):  # or damaged: a new name is never mistaken
+        return str(json.loads(path.read_text(encoding="utf-8"))["name"])
     name = f"{run[:96]}-{secrets.token_hex(4)}"
     path.write_text(json.dumps({"name": name}) + "\n", encoding="utf-8")
     return name

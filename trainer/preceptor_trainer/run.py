@@ -141,8 +141,8 @@ def load_policy(config: TrainConfig) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype))
-    except (OSError, ValueError) as error:
-        raise TrainError(f"cannot load the policy {path}: {error}; set model.path") from error
+    except Exception as error:  # what a damaged folder makes transformers raise is not said anywhere
+        raise TrainError(f"cannot load the policy {path}: {type(error).__name__}: {error}; set model.path") from error
     if len(tokenizer) > model.config.vocab_size:
         raise TrainError(
             f"{path}: the tokenizer has {len(tokenizer)} tokens and the model {model.config.vocab_size}: "
@@ -204,7 +204,7 @@ async def _judges(
     async def status() -> QueueStatus | None:
         try:
             return await asyncio.wait_for(operations.status(), _STATUS_PATIENCE_S)
-        except (RedisError, TimeoutError):
+        except (RedisError, QueueUnavailable, TimeoutError):
             return None
 
     return judges, status

@@ -82,8 +82,8 @@ def load(path: str) -> tuple[Any, Codec]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
         model = AutoModelForCausalLM.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise TrainError(f"cannot load the model {path}: {one_line(str(error))}") from None
+    except Exception as error:  # what a damaged folder makes transformers raise is not said anywhere
+        raise TrainError(f"cannot load the model {path}: {type(error).__name__}: {one_line(str(error))}") from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), Codec(tokenizer)
 
 
