@@ -77,6 +77,14 @@ class _Values(BaseModel):
     param_groups: list[dict[str, Any]]
 
 
+def rng_states() -> dict[str, torch.Tensor]:
+    """Of torch, for `TrainerState.rng`. Nothing else draws from a state of its own."""
+    states = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
 def save_checkpoint(target: Path, model: Any, tokenizer: Any, state: TrainerState) -> None:
     """Write `target`, replacing what is there. If the disk does not take it, what was there stays."""
     partial, aside = _partial(target), _aside(target)
@@ -156,17 +164,25 @@ def verify(checkpoint: Path) -> None:
 
 
 def newest_intact(out: Path, say: Callable[[str], None]) -> Path | None:
-    """The checkpoint of the highest step that is what was written; `say` is told of each that is passed over."""
+    """The checkpoint of the highest step that is what was written. `say` is told of each that is passed over; it is
+    renamed to `<name>.damaged`, unless none is intact: then nothing changes.
+    """
     tidy(out)
     found = _of_steps(out)
     if (out / "final").exists():
         found.append(out / "final")
+    damaged: list[Path] = []
     for path in sorted(found, key=_step_of, reverse=True):
         try:
             verify(path)
         except TrainError as error:
             say(f"checkpoint {path.name} is damaged and passed over: {error}")
+            damaged.append(path)
         else:
+            for each in damaged:  # so that none is taken for one of the newest, which are kept
+                put = each.with_name(f"{each.name}.damaged")
+                shutil.rmtree(put, ignore_errors=True)
+                each.rename(put)
             return path
     return None
 

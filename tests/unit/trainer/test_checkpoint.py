@@ -146,7 +146,25 @@ def test_the_newest_that_is_intact_is_found_and_others_passed_over_with_a_word(t
     assert said[0].startswith("checkpoint step-00000015 is damaged and passed over: ")
     assert "model.safetensors is not what SHA256SUMS says" in said[0]
     assert "checkpoint final is damaged and passed over: " in said[1]
-    assert len(said) == 3
+    assert len(said) == 2
+    assert (tmp_path / "final.damaged").exists()
+
+
+def test_a_damaged_checkpoint_never_displaces_an_intact_one(tmp_path: Path) -> None:
+    for step in (5, 10):
+        saved(step_directory(tmp_path, step), step)
+    (step_directory(tmp_path, 10) / "model.safetensors").write_bytes(b"x")
+    assert newest_intact(tmp_path, lambda _: None) == step_directory(tmp_path, 5)
+    saved(step_directory(tmp_path, 6), 6)
+    prune(tmp_path, 1)
+    assert newest_intact(tmp_path, lambda _: None) == step_directory(tmp_path, 6)
+
+
+def test_if_none_is_intact_nothing_is_changed(tmp_path: Path) -> None:
+    path = saved(tmp_path / "final")
+    (path / "config.json").unlink()
+    assert newest_intact(tmp_path, lambda _: None) is None
+    assert [each.name for each in tmp_path.iterdir()] == ["final"]
 
 
 @pytest.fixture(scope="module")
