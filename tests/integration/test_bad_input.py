@@ -444,17 +444,34 @@ def test_a_key_that_the_rewrite_service_does_not_take_ends_a_run(
     assert "hunter2" not in ended.told
 
 
+def evaluate(folder: Path, *options: str) -> Ended:
+    sizes = ["--prefix-tokens=8", "--suffix-tokens=6", "--windows=2"]
+    arguments = [str(folder / "policy"), f"--data={folder / 'documents.jsonl'}", *sizes, *options]
+    result = CliRunner().invoke(app, ["eval", *arguments])
+    return Ended(result.exit_code, result.stderr)
+
+
 def test_a_key_that_the_judge_does_not_take_ends_an_evaluation(
     locked: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_run(tmp_path, "")
     monkeypatch.setenv("PRECEPTOR_API_KEY", "hunter2")
-    sizes = ["--prefix-tokens=8", "--suffix-tokens=6", "--windows=2"]
-    arguments = [str(tmp_path / "policy"), f"--data={tmp_path / 'documents.jsonl'}", *sizes]
-    result = CliRunner().invoke(app, ["eval", *arguments, f"--judge-url={locked['judge']}"])
-    assert result.exit_code == 1
-    assert "PRECEPTOR_API_KEY" in Ended(result.exit_code, result.stderr).told
-    assert "hunter2" not in result.stderr
+    ended = evaluate(tmp_path, f"--judge-url={locked['judge']}")
+    assert ended.status == 1
+    assert "PRECEPTOR_API_KEY" in ended.told
+    assert "hunter2" not in ended.stderr
+
+
+def test_an_evaluation_stops_at_a_bad_document_or_passes_over_it(locked: dict[str, str], tmp_path: Path) -> None:
+    tiny_run(tmp_path, "")
+    (tmp_path / "documents.jsonl").write_bytes(b"{\n" + GOOD * 3)
+    ended = evaluate(tmp_path)
+    assert ended.status == 1
+    assert "documents.jsonl:1: not JSON" in ended.told
+    assert ended.told.endswith("to pass over such documents set --bad-documents=skip")
+    ended = evaluate(tmp_path, "--bad-documents=skip", f"--judge-url={locked['judge']}")
+    assert "documents.jsonl:1: not JSON" in "".join(ended.stderr.splitlines())
+    assert "needs an API key" in ended.told, "the documents were read"
 
 
 RUBBISH = ["", "A B", "yes?", "\x00", "\U0001f937", "<think>", '{"verdict": 7}', "tie " * 400, "quality: A\nquality: B"]

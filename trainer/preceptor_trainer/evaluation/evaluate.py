@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -26,7 +27,7 @@ from preceptor_client.errors import AuthenticationError, PreceptorError
 from preceptor_client.settings import ClientSettings
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import DataConfig
-from preceptor_trainer.data.documents import DocumentError
+from preceptor_trainer.data.documents import BadDocuments, DocumentError, stream_documents
 from preceptor_trainer.data.stream import WindowStream
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError, one_line
@@ -34,7 +35,7 @@ from preceptor_trainer.evaluation.generation import Generation, generate
 from preceptor_trainer.evaluation.judged import Outcome, pairs, request
 from preceptor_trainer.evaluation.plan import EvalPlan
 
-_OPTIONS = re.compile(r"\bdata\.(path|source|text_field|suffix_tokens|min_prefix_tokens)\b")
+_OPTIONS = re.compile(r"\bdata\.(path|source|text_field|bad_documents|suffix_tokens|min_prefix_tokens)\b")
 """Keys of a training configuration that this command has as options."""
 
 
@@ -45,7 +46,7 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
     model, codec = load(plan.model)
     rival = load(plan.rival) if plan.rival else None
     try:
-        windows = held_out(plan.data, codec, plan.windows)
+        windows = held_out(plan.data, codec, plan.windows, lambda text: progress.console.print(text, markup=False))
     except DocumentError as error:
         raise DocumentError(_OPTIONS.sub(_option, str(error))) from None
     _check_positions(plan.model, model, windows)
@@ -87,9 +88,11 @@ def load(path: str) -> tuple[Any, Codec]:
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), Codec(tokenizer)
 
 
-def held_out(data: DataConfig, codec: Codec, count: int) -> list[Window]:
-    """The first `count` windows, or as many as there are. Raises `DocumentError` without any."""
-    return [window for window, _ in islice(WindowStream(data, codec.encode), count)]
+def held_out(data: DataConfig, codec: Codec, count: int, say: Callable[[str], None]) -> list[Window]:
+    """The first `count` windows, or as many as there are; `say` is told what was passed over. Raises `DocumentError`
+    without any."""
+    documents = partial(stream_documents, passed_over=BadDocuments(say))
+    return [window for window, _ in islice(WindowStream(data, codec.encode, documents=documents), count)]
 
 
 def recut(windows: Sequence[Window], codec: Codec, other: Codec) -> list[Window]:
