@@ -84,7 +84,7 @@ class Worker:
         renewing = asyncio.create_task(self._keep_leases())
         try:
             await _unless(stopped, self._queue.open_group())
-            log.info("worker ready: consumer %s, %d cohorts at once", self._consumer, self._concurrency)
+            log.info("worker started: consumer %s, %d cohorts at once", self._consumer, self._concurrency)
             while not stop.is_set():
                 await self._turn(stopped)
         finally:

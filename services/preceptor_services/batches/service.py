@@ -8,6 +8,7 @@ are judged behind whoever waits for an answer, and what they cost is charged to 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -17,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
 from preceptor_client.contract import JudgeRequest, JudgeResponse
-from preceptor_client.queue import Ride, redis_from_url
+from preceptor_client.queue import QueueMisfit, Ride, redis_from_url
 from preceptor_services.assembly import Assembly
 from preceptor_services.auth import Access
 from preceptor_services.batches.routes import batches_router
@@ -29,6 +30,8 @@ from preceptor_services.priority import Priority
 from preceptor_services.quarantine import Quarantine
 from preceptor_services.settings import ServiceSettings
 from preceptor_services.troubles import Troubles
+
+log = logging.getLogger(__name__)
 
 _RETRIES = 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
@@ -86,7 +89,7 @@ class Batches:
             max_deliveries=self._settings.max_deliveries,
         )
         async with self._redis:
-            running = asyncio.create_task(runner.run())
+            running = asyncio.create_task(_work_off(runner))
             try:
                 yield
             finally:
@@ -100,3 +103,11 @@ class Batches:
         log_texts(request, response)
         await self._access.charge(caller, response.usage.tokens)
         return response
+
+
+async def _work_off(runner: BatchRunner) -> None:
+    """Work until cancelled, or until it is clear that this Redis cannot serve: requests are answered all the same."""
+    try:
+        await runner.run()
+    except QueueMisfit as error:
+        log.error("no batch is worked off until this service is restarted: %s", error)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -19,12 +22,14 @@ from preceptor_client.stack import Stack, redis_part
 from preceptor_services import quarantine as quarantine_module
 from preceptor_services import worker as worker_module
 from preceptor_services.assembly import Engines
+from preceptor_services.brief_redis import brief_redis
 from preceptor_services.engine import Engine, Generation
+from preceptor_services.engine import replica as replica_module
 from preceptor_services.judging import Judge
 from preceptor_services.metrics import Metrics
 from preceptor_services.quarantine import Quarantine
 from preceptor_services.rubrics import load_rubrics
-from preceptor_services.settings import JudgingSettings
+from preceptor_services.settings import JudgingSettings, ServiceSettings
 from preceptor_services.worker import Worker
 
 OpenEngine = Callable[..., Awaitable[Engine]]
@@ -279,6 +284,7 @@ async def test_a_cohort_that_ends_its_engine_each_time_is_buried_and_its_neighbo
 ) -> None:
     """The engine breaks as soon as the poison is with it, and takes with it whatever it is at work on."""
     monkeypatch.setattr(quarantine_module, "_TRY_EVERY_S", 0.01)
+    monkeypatch.setattr(replica_module, "_FIRST_PAUSE_S", 0.01)
     server = faulty_server()
     at_work: set[asyncio.Task[Any]] = set()
 
@@ -442,3 +448,35 @@ async def test_a_worker_whose_redis_is_away_ends_when_told_to(
                 await asyncio.to_thread(stack.stop_part, part)
                 await end()
     assert counted(metrics, "left") == 1
+
+
+def test_a_second_signal_ends_the_process_there_and_then() -> None:
+    program = (
+        "import asyncio\n"
+        "from preceptor_services.serving import stop_on_signals\n"
+        "async def main():\n"
+        "    stop = stop_on_signals()\n"
+        "    print('listening', flush=True)\n"
+        "    await stop.wait()\n"
+        "    print('stopping', flush=True)\n"
+        "    await asyncio.Event().wait()\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for said in ("listening", "stopping"):
+            assert process.stdout.readline().strip() == said
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://h/0", "rediss://:secret@h:6380/1", "unix:///run/redis.sock", "redis+sentinel://a:26379,b:26379/master/0"],
+)
+def test_every_redis_of_a_service_may_lie_behind_tls_or_sentinels(url: str) -> None:
+    settings = ServiceSettings.model_validate({"queue": {"url": url}, "store": {"url": url}})
+    for given in (settings.queue.url, settings.store.url):
+        assert given is not None
+        connection = brief_redis(given)
+        assert connection.connection_pool.connection_kwargs["socket_timeout"] == 0.5
