@@ -29,7 +29,7 @@ LEASE_MS = 10**9
 MAX_DELIVERIES = 3
 OPERATIONS = ("withdraw", "withdraw all", "forget", "replay", "purge")
 RUNS, NAMES, CONSUMERS = ("run1", "run2"), ("a", "b"), ("w1", "w2")
-COHORTS = [(run, name) for run in RUNS for name in NAMES]
+COHORTS = [("run1", "a"), ("run1", "b"), ("run2", "a")]
 
 ResultT = TypeVar("ResultT")
 Cohort = tuple[str, str]
@@ -100,8 +100,13 @@ def machine(url: str) -> type[RuleBasedStateMachine]:
                     self.model.append((run, name))
 
         @precondition(lambda self: any(task.holder is None for task in self.model.open.values()))
-        @rule(target=deliveries, consumer=st.sampled_from(CONSUMERS), count=st.integers(1, 3))
-        def take(self, consumer: str, count: int) -> Any:
+        @rule(
+            target=deliveries,
+            consumer=st.sampled_from(CONSUMERS),
+            count=st.integers(1, 3),
+            then=st.sampled_from(["keep", "lease runs out", "hand back", "fail", "settle", "bury"]),
+        )
+        def take(self, consumer: str, count: int, then: str) -> Any:
             free = {cohort: task for cohort, task in self.model.open.items() if task.holder is None}
             again = {cohort: task for cohort, task in free.items() if task.delivered}
             expected = list((again or free).items())
@@ -121,6 +126,16 @@ def machine(url: str) -> type[RuleBasedStateMachine]:
                 task.holder, task.delivered, task.entry_id = consumer, True, delivery.entry_id
                 task.handed_back = False
             assert next(given, None) is None
+            for delivery in found:
+                match then:
+                    case "lease runs out":
+                        self.lease_runs_out(delivery)
+                    case "hand back" | "fail":
+                        self.hand_back(delivery, consumer, "engine" if then == "fail" else None)
+                    case "settle":
+                        self.settle(delivery)
+                    case "bury":
+                        self.bury(delivery)
             return multiple(*found)
 
         @rule(delivery=deliveries)
@@ -236,6 +251,6 @@ def test_whatever_the_order_every_task_ends_once(redis_url: str) -> None:
     run_state_machine_as_test(
         machine(redis_url),
         settings=settings(
-            max_examples=60, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )
