@@ -27,7 +27,7 @@ from preceptor_client.queue import (
     check_redis,
     connect,
 )
-from preceptor_client.stack import Process, claim_port
+from preceptor_client.stack import Process, claim_port, redis_probe
 from preceptor_client.stack.parts import find_redis_server
 from preceptor_client.stack.process import Part
 from queued import Proxy, Server, a_task, answer, collect, until_blocked
@@ -55,7 +55,8 @@ class Troubles:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path / "redis")
+    # With `everysec` a kill may take what was written while the disk was busy.
+    server = Server(tmp_path / "redis", None, "--appendfsync", "always")
     yield server
     server.stop()
 
@@ -198,33 +199,33 @@ def a_sentinel(folder: Path, master: int) -> tuple[Process, int]:
         "sentinel down-after-milliseconds main 500\nsentinel failover-timeout main 3000\n"
     )
     command = (find_redis_server(), str(configuration), "--sentinel")
-    process = Process(Part("sentinel", command, folder / "sentinel.log"))
+    process = Process(
+        Part("sentinel", command, folder / "sentinel.log", probe=redis_probe(f"redis://127.0.0.1:{port}"))
+    )
+    process.wait_ready()
     return process, port
+
+
+async def knows_a_replica(port: int) -> bool:
+    async with connect(f"redis://127.0.0.1:{port}") as sentinel:
+        found = await sentinel.execute_command("SENTINEL", "REPLICAS", "main")  # type: ignore[no-untyped-call]
+    return len(found) == 1
 
 
 async def test_a_fail_over_by_sentinels_is_ridden_through_and_what_it_lost_is_named(
     tmp_path: Path, troubles: Troubles
 ) -> None:
     master, replica = Server(tmp_path / "master"), Server(tmp_path / "replica")
-    sentinel, port = a_sentinel(tmp_path / "sentinel", master.port)
+    sentinel: Process | None = None
     try:
-        async with (
-            connect(replica.url) as copy,
-            connect(master.url) as old,
-            connect(f"redis://127.0.0.1:{port}") as ask,
-        ):
+        async with connect(replica.url) as copy, connect(master.url) as old:
             await copy.replicaof("127.0.0.1", master.port)
 
             async def replicating() -> bool:
                 return (await copy.info("replication")).get("master_link_status") == "up"
 
-            async def watched() -> bool:
-                try:
-                    return len(await ask.execute_command("SENTINEL", "REPLICAS", "main")) == 1  # type: ignore[no-untyped-call]
-                except OSError:
-                    return False
-
             await eventually(replicating)
+            sentinel, port = a_sentinel(tmp_path / "sentinel", master.port)
             url = f"redis+sentinel://127.0.0.1:{claim_port()},127.0.0.1:{port}/main/0?socket_timeout=2"
             async with connect(url) as redis:
                 await check_redis(redis)
@@ -234,7 +235,7 @@ async def test_a_fail_over_by_sentinels_is_ridden_through_and_what_it_lost_is_na
                     await queue.submit(a_task(f"c{number}"))
                 [held] = await queue.take("worker")
                 assert await old.wait(1, 5_000) == 1
-                await eventually(watched)
+                await eventually(lambda: knows_a_replica(port))
                 # Cut the replica off, so that the master's last writes are lost with it.
                 await old.config_set("requirepass", "cut-off")
                 await old.client_kill_filter(_type="replica")
@@ -252,7 +253,8 @@ async def test_a_fail_over_by_sentinels_is_ridden_through_and_what_it_lost_is_na
                 assert sorted(outcome.cohort_id for outcome in outcomes) == names
         assert troubles.counts["away"] + troubles.counts["read_only"] >= 1
     finally:
-        sentinel.stop(0)
+        if sentinel:
+            sentinel.stop(0)
         master.stop()
         replica.stop()
 
