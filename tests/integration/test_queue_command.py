@@ -159,7 +159,7 @@ def test_purge_asks_says_what_goes_and_takes_no_for_an_answer(
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
     status, _, err = commands("purge", "--run", "alpha")
     assert status == 1
-    assert "all of alpha: 2 in flight, 1 answered and not yet consumed, 1 dead letters" in err
+    assert "all of alpha: 2 in flight, 1 answered and not yet consumed, 1 dead letter" in err
     assert "nothing was purged" in err
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     assert commands("purge", "--dead")[0] == 1
@@ -173,8 +173,8 @@ def test_purge_asks_says_what_goes_and_takes_no_for_an_answer(
 
 def test_purge_of_dead_letters_leaves_the_rest(commands: Commands) -> None:
     commands.prepare(some_traffic)
-    assert commands("purge", "--dead", "--run", "beta", "--yes")[2] == "purged: 1 dead letters of beta\n"
-    assert commands("purge", "--dead", "--yes")[2] == "purged: 1 dead letters of all runs\n"
+    assert commands("purge", "--dead", "--run", "beta", "--yes")[2] == "purged: 1 dead letter of beta\n"
+    assert commands("purge", "--dead", "--yes")[2] == "purged: 1 dead letter of all runs\n"
     assert commands("purge", "--dead", "--yes")[2] == "there is nothing to purge\n"
     [found] = commands.json("status")
     assert (found["in_flight"], found["dead"]) == (2, 0)

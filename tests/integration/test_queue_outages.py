@@ -170,6 +170,16 @@ async def test_a_full_redis_pauses_the_producer_while_what_is_there_is_judged(
     assert set(troubles.counts) == {"full", "over"}
 
 
+async def test_too_few_replicas_pause_the_producer(server: Server, troubles: Troubles) -> None:
+    async with connect(server.url) as redis:
+        await redis.config_set("min-replicas-to-write", 1)
+        submitting = asyncio.create_task(CohortQueue(redis, on_trouble=troubles).submit(a_task()))
+        await troubles.wait("full")
+        await redis.config_set("min-replicas-to-write", 0)
+        assert await asyncio.wait_for(submitting, 10)
+    assert set(troubles.counts) == {"full", "over"}
+
+
 async def test_a_replica_pauses_the_producer_until_it_is_the_master(tmp_path: Path, troubles: Troubles) -> None:
     master, replica = Server(tmp_path / "master"), Server(tmp_path / "replica")
     try:

@@ -178,19 +178,25 @@ def _letter_row(letter: DeadLetter) -> Sequence[str]:
 def _what_goes(found: QueueStatus, run: str | None, dead_letters: bool) -> str:
     """In words, what a purge takes; empty if there is nothing."""
     if run is None:
-        return f"{found.dead} dead letters of all runs" if found.dead else ""
+        return f"{_letters(found.dead)} of all runs" if found.dead else ""
     each = found.runs.get(run)
     if each is None:
         return ""
     if dead_letters:
-        return f"{each.dead} dead letters of {run}" if each.dead else ""
+        return f"{_letters(each.dead)} of {run}" if each.dead else ""
     parts = {
-        "waiting": each.waiting,
-        "in flight": each.in_flight,
-        "answered and not yet consumed": each.answered,
-        "dead letters": each.dead,
+        f"{each.waiting} waiting": each.waiting,
+        f"{each.in_flight} in flight": each.in_flight,
+        f"{each.answered} answered and not yet consumed": each.answered,
+        _letters(each.dead): each.dead,
     }
-    return f"all of {run}: " + (", ".join(f"{count} {name}" for name, count in parts.items() if count) or "its notices")
+    return f"all of {run}: " + (
+        ", ".join(words for words, count in parts.items() if count) or "notices of dead letters"
+    )
+
+
+def _letters(count: int) -> str:
+    return f"{count} dead letter{'' if count == 1 else 's'}"
 
 
 def _age(seconds: float | None) -> str:

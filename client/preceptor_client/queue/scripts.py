@@ -132,7 +132,7 @@ for _, cohort in ipairs(names) do
 end
 if #ARGV == 2 then redis.call('DEL', verdicts(run)) end
 close(run)
-wake()
+if count > 0 then wake() end
 return count
 """
 )
