@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -300,10 +300,11 @@ def odd_redis(stack: Stack, redis_url: str, tmp_path_factory: pytest.TempPathFac
 def old_redis() -> Iterator[str]:
     """What a Redis 5 says to a client of today."""
 
-    class Handler(socketserver.StreamRequestHandler):
+    class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            while self.rfile.readline():
-                self.wfile.write(b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n")
+            with suppress(ConnectionError):
+                while self.request.recv(65_536):
+                    self.request.sendall(b"-ERR unknown command `HELLO`, with args beginning with: `3`, \r\n")
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever).start()
