@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.utils import logging as transformers_logging
 
 from chaos_parts.audit import TRAINED, Run
 from chaos_parts.plan import Fault, Kind
@@ -59,6 +60,7 @@ class Training:
         self._out = folder / "run"
         self._logs = folder / "trainer"
         self._config = folder / "run.yaml"
+        transformers_logging.disable_progress_bar()
         policy, tokenizer = folder / "policy", policy_tokenizer()
         nano_llama(tokenizer, layers=1, seed=seed).save_pretrained(policy)
         tokenizer.save_pretrained(policy)
