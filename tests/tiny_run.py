@@ -74,7 +74,7 @@ async def finished(command: asyncio.subprocess.Process) -> str:
 
 async def until(holds: Callable[[], bool | Awaitable[bool]]) -> None:
     """Wait for what another process does, of which no event tells."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         while True:
             held = holds()
             if held if isinstance(held, bool) else await held:

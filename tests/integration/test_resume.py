@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preceptor_trainer.ledger import read_ledger
 from redis.asyncio import Redis
 
 from preceptor_client.queue import CohortQueue, Delivery, QueueOperations
 from preceptor_trainer.checkpoint import load_state
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.ledger import read_ledger
 from preceptor_trainer.run import run
 from rule_judge import Settle, answer, by_rule, judge, share_of_good_words
 from tiny_run import Build, finished, metrics, start_command, tiny_run, until
@@ -39,13 +39,13 @@ def with_ties(every: int) -> Settle:
     return settle
 
 
-async def killed_at(config: TrainConfig, step: int, *arguments: str) -> None:
-    """The command, killed without warning once it has done `step`."""
+async def ended_at(config: TrainConfig, step: int, *arguments: str, by: signal.Signals = signal.SIGKILL) -> None:
+    """The command, ended by a signal once it has done `step`."""
     command = await start_command(config, *arguments)
     await until(lambda: len(metrics(config)) >= step or command.returncode is not None)
     assert command.returncode is None, (await command.communicate())[0].decode()
-    command.kill()
-    await command.communicate()
+    command.send_signal(by)
+    await asyncio.wait_for(command.communicate(), 60)
 
 
 def untimed(config: TrainConfig) -> list[dict[str, Any]]:
@@ -54,7 +54,7 @@ def untimed(config: TrainConfig) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["dpo", "grpo"])
-async def test_a_deterministic_run_killed_at_random_and_resumed_ends_as_if_nothing_had_happened(
+async def test_a_deterministic_run_killed_stopped_and_resumed_at_random_ends_as_if_nothing_had_happened(
     redis: Redis, config: Build, tmp_path: Path, objective: str
 ) -> None:
     settings = {
@@ -71,8 +71,8 @@ async def test_a_deterministic_run_killed_at_random_and_resumed_ends_as_if_nothi
     moments = random.Random(7)
     async with judge(redis, with_ties(5)):
         await run(whole)
-        await killed_at(broken, moments.randint(1, 19))
-        await killed_at(broken, moments.randint(20, 39), "--resume")
+        await ended_at(broken, moments.randint(1, 19))
+        await ended_at(broken, moments.randint(20, 39), "--resume", by=signal.SIGTERM)
         await finished(await start_command(broken, "--resume"))
     for name in ("model.safetensors", "config.json"):
         assert (broken.out / "final" / name).read_bytes() == (whole.out / "final" / name).read_bytes()
@@ -92,8 +92,8 @@ async def test_an_asynchronous_run_killed_again_and_again_trains_what_it_issued_
     settings = config(steps=40, staleness={"limit": 2}, checkpoint={"every": 4}, data={"shuffle_buffer": 16})
     moments = random.Random(3)
     async with judge(redis, with_ties(7)):
-        await killed_at(settings, moments.randint(5, 18))
-        await killed_at(settings, moments.randint(20, 38), "--resume")
+        await ended_at(settings, moments.randint(5, 18))
+        await ended_at(settings, moments.randint(20, 38), "--resume")
         output = await finished(await start_command(settings, "--resume"))
     assert "going on from" in output
     assert [line["step"] for line in metrics(settings)] == list(range(1, 41))

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from preceptor_trainer.ledger import read_ledger
 from redis.asyncio import Redis
 
 from preceptor_client.contract import JudgeResponse, Status
 from preceptor_client.queue import CohortQueue, Delivery, QueueOperations
 from preceptor_trainer.checkpoint import load_state
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.ledger import read_ledger
 from preceptor_trainer.run import run
 from rule_judge import answer, by_rule, judge, share_of_good_words
 from tiny_run import Build, metrics, tiny_run

@@ -101,7 +101,8 @@ class VllmConfig(Section):
     url: str = "http://127.0.0.1:8001"
     model: str = "policy"
     sync_dir: Path | None = None
-    """Where weights are handed over: a folder that trainer and server both see. Default: `<out>/weights`."""
+    """Where weights are handed over: a folder of this run alone that trainer and server both see. Default:
+    `<out>/weights`."""
     timeout_s: Seconds = 300.0
     tolerance: Weight = 0.05
     """Nats by which the server's log-probs may differ from the trainer's before a sync counts as failed."""

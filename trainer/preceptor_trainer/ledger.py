@@ -99,10 +99,9 @@ class CohortLedger:
             )
         )
 
-    def flush_to_disk(self) -> int:
-        """How long the file is, all of which now survives a loss of power."""
+    def flush_to_disk(self) -> None:
+        """What the file holds now survives a loss of power."""
         os.fsync(self._file.fileno())
-        return self.bytes
 
     def _write(self, end: End) -> None:
         self._file.write(json.dumps(end).encode() + b"\n")

@@ -32,30 +32,28 @@ checkpoint is kept, and all are cancelled.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from preceptor_client.contract import Origin
 from preceptor_client.queue import QueueStatus
 from preceptor_trainer.buffer import CohortBuffer
-from preceptor_trainer.checkpoint import TrainerState, prune, save_checkpoint, step_directory
+from preceptor_trainer.checkpoint import TrainerState, prune, rng_states, save_checkpoint, step_directory
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.cohorts import PolicyCohort, PreparedWindow, TokenCandidate
+from preceptor_trainer.cohorts import PolicyCohort, PreparedWindow
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.judges import Judges
 from preceptor_trainer.learner import Learner, UpdateStats
-from preceptor_trainer.ledger import CohortLedger
+from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
 from preceptor_trainer.objectives.selection import Dropped, select
-from preceptor_trainer.resume import rng_states
 from preceptor_trainer.rewrite_ahead import RewriteAhead
-from preceptor_trainer.rollouts.engine import PolicyEngine, Rollout
+from preceptor_trainer.rollouts.engine import PolicyEngine
+from preceptor_trainer.sampling import Sampler
 from preceptor_trainer.stall import Stall, diagnose
-from preceptor_trainer.telemetry import Telemetry
+from preceptor_trainer.telemetry import METRICS_FILE, Telemetry
 
 _STALL_S = 10.0
 """A learner that has waited so long for a batch says what for, and again after as long."""
@@ -81,7 +79,7 @@ class TrainLoop:
 
     def __init__(self, config: TrainConfig, parts: Parts, resumed: TrainerState | None = None) -> None:
         self._config = config
-        self._codec = parts.codec
+        self._tokenizer = parts.codec.tokenizer
         self._learner = parts.learner
         self._prepared = parts.prepared
         self._engine = parts.engine
@@ -98,11 +96,13 @@ class TrainLoop:
             in_rounds=config.deterministic,
         )
         self._position = resumed.position if resumed else Position()
-        self._samplings = resumed.samplings if resumed else 0
+        self._sampler = Sampler(config, parts.codec, parts.engine, resumed.samplings if resumed else 0)
         self._issued: dict[str, PreparedWindow] = {}
         """Every cohort that was admitted and has not ended, in the order of admission."""
-        self._sound = True
-        """Whether the weights are those of a whole number of updates."""
+        self._drops: list[tuple[Position, str, str, str]] = []
+        """Place in the documents, cohort, what became of it and why: of those dropped since the last update."""
+        self._boundary: TrainerState | None = None
+        """Of the moment after the last update, before its slots were free."""
         self._producing: Stall | None = None
         self._dropped_in_a_row = 0
 
@@ -127,8 +127,9 @@ class TrainLoop:
                         halt.set()
         finally:
             await _end({learn, *others})
-        if not self._kept_all():
-            await self._keep()
+            self._write_drops()
+        if self._boundary and self._boundary.step > self._kept:
+            await self._save(step_directory(self._config.out, self._boundary.step), self._boundary)
         if not learn.result() and failure:
             raise failure
         return learn.result()
@@ -171,22 +172,19 @@ class TrainLoop:
                 batch = await self._take(version, halt)
             if batch is None:
                 return False
-            self._sound = False
+            self._boundary = None  # while the weights move there is nothing to keep
             with self._telemetry.clock("updating"):
                 update = await asyncio.to_thread(self._learner.update, batch)
-            self._trained(version, batch, update)
+            self._boundary = self._trained(version, batch, update)
             with self._telemetry.clock("syncing"):
                 if self._engine:
                     await self._engine.load(self._learner.model, self._learner.version)
             self._version = self._learner.version
-            every = self._config.checkpoint.every
-            # Before slots are free: with no staleness nothing is in flight then.
-            state = self._state() if every and self._version % every == 0 else None
             await self._release()
-            if state:
-                await self._save(step_directory(self._config.out, self._version), state)
+            if (every := self._config.checkpoint.every) and self._version % every == 0:
+                await self._save(step_directory(self._config.out, self._version), self._boundary)
                 prune(self._config.out, self._config.checkpoint.keep)
-        await self._save(self._config.out / "final", self._state())
+        await self._save(self._config.out / "final", self._boundary or self._state())
         return True
 
     async def _take(self, version: int, halt: asyncio.Event) -> list[PolicyCohort] | None:
@@ -210,82 +208,61 @@ class TrainLoop:
             )
         return batch
 
-    def _trained(self, version: int, batch: Sequence[PolicyCohort], update: UpdateStats) -> None:
+    def _trained(self, version: int, batch: Sequence[PolicyCohort], update: UpdateStats) -> TrainerState:
+        """Write down what ended. The moment to go on from: with no staleness nothing is in flight."""
+        self._write_drops()
         for cohort in batch:
             del self._issued[cohort.id]
             self._ledger.trained(cohort, step=version + 1)
         self._telemetry.step(version, batch, update)
-        self._sound = True
+        return self._state()
 
     async def _release(self) -> None:
         """Free the slots of what was trained; what has become too old in the meantime is made up for."""
         for id in (stale := await self._buffer.release(self._version)):
-            self._telemetry.count("stale")
-            self._ledger.dropped(id, "stale", f"no verdict before version {self._version}")
-            del self._issued[id]
+            self._note_drop(id, "stale", f"no verdict before version {self._version}")
         if self._judges:
             await self._judges.withdraw(stale)
 
-    async def _admit(self, prepared: AsyncIterator[PreparedWindow]) -> list[tuple[str, PreparedWindow]]:
+    async def _admit(self, prepared: AsyncIterator[PreparedWindow]) -> list[PreparedWindow]:
         """As many windows as there are slots, at most a step's; none when the documents have run out."""
         room = min(await self._buffer.room(), self._config.cohorts_per_step)
-        group: list[tuple[str, PreparedWindow]] = []
+        group: list[PreparedWindow] = []
         with self._doing("documents", "they are being read, or rewritten"):
             while len(group) < room and (window := await anext(prepared, None)) is not None:
-                id = window.window.id
-                self._buffer.admit(id, self._version)
-                self._issued[id] = window
+                self._buffer.admit(window.window.id, self._version)
+                self._issued[window.window.id] = window
                 self._position = max(self._position, window.position)
-                group.append((id, window))
+                group.append(window)
         return group
 
-    async def _sample(self, group: Sequence[tuple[str, PreparedWindow]]) -> list[PolicyCohort]:
-        """The cohorts of `group`, with their rollouts."""
-        rollouts: Sequence[Sequence[Rollout]] = [()] * len(group)
-        version = self._version
-        if self._engine:
-            config = self._config.rollouts
-            self._samplings += 1
-            with self._telemetry.clock("sampling"), self._doing("policy engine", "it is sampling"):
-                sampled = await self._engine.sample(
-                    [window.window.prefix for _, window in group],
-                    k=self._config.pool.rollouts,
-                    n_tokens=self._config.data.suffix_tokens,
-                    temperature=config.temperature,
-                    top_p=config.top_p,
-                    seed=random.Random(f"{self._config.seed}/{self._samplings}").getrandbits(31),
-                )
-            rollouts, version = sampled.of_prefix, sampled.version
-        cohorts = []
-        for (id, window), of_prefix in zip(group, rollouts, strict=True):
-            await self._buffer.sampled(id, version)
-            cohorts.append(PolicyCohort(id, window.window, version, self._candidates(window, of_prefix)))
+    async def _sample(self, group: Sequence[PreparedWindow]) -> list[PolicyCohort]:
+        with self._telemetry.clock("sampling"), self._doing("policy engine", "it is sampling"):
+            cohorts = await self._sampler.sample(group, self._version)
+        for cohort in cohorts:
+            await self._buffer.sampled(cohort.id, cohort.version)
         return cohorts
-
-    def _candidates(self, window: PreparedWindow, rollouts: Sequence[Rollout]) -> tuple[TokenCandidate, ...]:
-        candidates = []
-        if self._config.pool.original:
-            suffix = window.window.suffix
-            candidates.append(TokenCandidate("original", Origin.ORIGINAL, suffix, self._codec.decode(suffix)))
-        if window.rewrite:
-            candidates.append(window.rewrite)
-        for number, rollout in enumerate(rollouts):
-            text = self._codec.decode(rollout.ids)
-            candidates.append(TokenCandidate(f"rollout-{number}", Origin.ROLLOUT, rollout.ids, text, rollout.logps))
-        return tuple(candidates)
 
     async def _drop(self, cohort: PolicyCohort, what: str, reason: str) -> None:
         if not await self._buffer.drop(cohort.id):
             return  # it has become too old, which is counted already
-        del self._issued[cohort.id]
-        self._telemetry.count(what)
-        self._ledger.dropped(cohort.id, what, reason)
+        self._note_drop(cohort.id, what, reason)
         self._dropped_in_a_row += 1
         if self._dropped_in_a_row >= self._config.judge.give_up_after:
             raise TrainError(
                 f"{self._dropped_in_a_row} cohorts in a row could not be trained on; the last was {what} "
                 f"(reason: {reason}). Check the pool, the rewrite service, the judge and its teacher"
             )
+
+    def _note_drop(self, id: str, what: str, reason: str) -> None:
+        self._telemetry.count(what)
+        self._drops.append((self._issued.pop(id).position, id, what, reason))
+
+    def _write_drops(self) -> None:
+        """In the order of the documents: that in which verdicts came is an accident."""
+        for _, id, what, reason in sorted(self._drops):
+            self._ledger.dropped(id, what, reason)
+        self._drops.clear()
 
     @contextmanager
     def _doing(self, part: str, detail: str) -> Iterator[None]:
@@ -305,28 +282,24 @@ class TrainLoop:
             queue=await self._queue_status(),
         )
 
-    def _kept_all(self) -> bool:
-        return self._kept == self._learner.version or not self._sound
-
-    async def _keep(self) -> None:
-        await self._save(step_directory(self._config.out, self._learner.version), self._state())
-
     def _state(self) -> TrainerState:
-        """Of this moment."""
+        """Of this moment. Its tensors are the optimizer's own, which the next update changes."""
         return TrainerState(
             run=self._config.run,
             step=self._learner.version,
             optimizer=self._learner.optimizer.state_dict(),
             rng=rng_states(),
-            samplings=self._samplings,
+            samplings=self._sampler.calls,
             position=self._position,
             in_flight=list(self._issued.values()),
-            files={"metrics.jsonl": self._telemetry.flush_to_disk(), "cohorts.jsonl": self._ledger.flush_to_disk()},
+            files={METRICS_FILE: self._telemetry.bytes, LEDGER_FILE: self._ledger.bytes},
             config=self._config.model_dump(mode="json"),
         )
 
     async def _save(self, target: Path, state: TrainerState) -> None:
-        await asyncio.to_thread(save_checkpoint, target, self._learner.model, self._codec.tokenizer, state)
+        self._telemetry.flush_to_disk()
+        self._ledger.flush_to_disk()
+        await asyncio.to_thread(save_checkpoint, target, self._learner.model, self._tokenizer, state)
         self._kept = state.step
 
 

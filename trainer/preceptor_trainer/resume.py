@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForCausalLM
 
-from preceptor_trainer.checkpoint import TrainerState, load_state, newest_intact
+from preceptor_trainer.checkpoint import TrainerState, load_state, newest_intact, tidy
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.learner import Learner
@@ -38,6 +38,7 @@ _NAME_FILE = "run.json"
 def find_start(config: TrainConfig, start: Start, say: Callable[[str], None]) -> tuple[Path, TrainerState] | None:
     """The checkpoint to go on from with its state; None to begin. `say` is told what was skipped and what changed."""
     out = config.out
+    tidy(out)
     written = [path for path in (*sorted((out / "checkpoints").glob("step-*")), out / "final") if path.exists()]
     if start == "fresh" and written:
         raise TrainError(
@@ -72,14 +73,6 @@ def restore(learner: Learner, checkpoint: Path, state: TrainerState) -> None:
     torch.set_rng_state(state.rng["torch"])
     if "cuda" in state.rng and torch.cuda.is_available():
         torch.cuda.set_rng_state(state.rng["cuda"])
-
-
-def rng_states() -> dict[str, torch.Tensor]:
-    """Of torch, for `TrainerState.rng`. Nothing else draws from a state of its own."""
-    states = {"torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state()
-    return states
 
 
 def name_in_redis(out: Path, run: str) -> str:

@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
@@ -42,10 +43,18 @@ class Rewriter(Protocol):
     async def rewrite(self, request: RewriteRequest) -> RewriteResponse: ...
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A window, and what became of its rewrite, if one was asked for."""
+
+    prepared: PreparedWindow
+    became: str | None = None
+
+
 class RewriteAhead:
-    """`count` is told what became of each rewrite: `rewrite_<outcome>`; `rewrite_unreachable` if there was no answer;
-    `rewrite_unfit` if the text is not one that the service takes. `first` are windows prepared before (by a run that is
-    resumed), given out in front of the others as they are.
+    """`count` is told what became of each rewrite as its window is given out: `rewrite_<outcome>`;
+    `rewrite_unreachable` if there was no answer; `rewrite_unfit` if the text is not one that the service takes. `first`
+    are windows prepared before (by a run that is resumed), given out in front of the others as they are.
     """
 
     def __init__(
@@ -70,7 +79,7 @@ class RewriteAhead:
 
     async def windows(self) -> AsyncGenerator[PreparedWindow, None]:
         """Every window in turn. Close the generator to cancel what is being asked."""
-        prepared: deque[asyncio.Future[PreparedWindow]] = deque(map(_done, self._first))
+        prepared: deque[asyncio.Future[_Asked]] = deque(map(_done, self._first))
         try:
             while True:
                 if len(prepared) <= self._config.ahead // 2:
@@ -80,40 +89,43 @@ class RewriteAhead:
                         prepared.append(asyncio.create_task(self._prepare(window, position)))
                 if not prepared:
                     return
-                yield await prepared[0]
+                asked = await prepared[0]
+                if asked.became:
+                    self._count(asked.became)
+                yield asked.prepared
                 prepared.popleft()
         finally:
-            for asked in prepared:
-                asked.cancel()
+            for asking in prepared:
+                asking.cancel()
             await asyncio.gather(*prepared, return_exceptions=True)
 
-    async def _prepare(self, window: Window, position: Position) -> PreparedWindow:
-        rewrite = await self._rewrite(self._rewriter, window) if self._rewriter else None
-        return PreparedWindow(window, position, rewrite)
+    async def _prepare(self, window: Window, position: Position) -> _Asked:
+        if self._rewriter is None:
+            return _Asked(PreparedWindow(window, position, None))
+        rewrite, became = await self._rewrite(self._rewriter, window)
+        return _Asked(PreparedWindow(window, position, rewrite), f"rewrite_{became}")
 
-    async def _rewrite(self, rewriter: Rewriter, window: Window) -> TokenCandidate | None:
+    async def _rewrite(self, rewriter: Rewriter, window: Window) -> tuple[TokenCandidate | None, str]:
         original = self._codec.decode(window.suffix)
         try:
             request = RewriteRequest(prefix=self._codec.decode(window.prefix), suffix=original)
             async with self._asking:
                 response = await self._answer(rewriter, request)
         except (ValidationError, InvalidRequestError):
-            self._count("rewrite_unfit")
-            return None
+            return None, "unfit"
         if response is None:
-            self._count("rewrite_unreachable")
-            return None
+            return None, "unreachable"
         if response.rewrite is None:
-            self._count(f"rewrite_{response.outcome.value}")
-            return None
+            return None, response.outcome.value
         # An unchanged suffix keeps its own tokens: another spelling of the same text would be another candidate.
         ids = (
             list(window.suffix)
             if response.unchanged
             else self._codec.encode_rewrite(response.rewrite, original, len(window.suffix))
         )
-        self._count(f"rewrite_{response.outcome.value if ids else 'empty'}")
-        return TokenCandidate("rewrite", Origin.REWRITE, tuple(ids), self._codec.decode(ids)) if ids else None
+        if not ids:
+            return None, "empty"
+        return TokenCandidate("rewrite", Origin.REWRITE, tuple(ids), self._codec.decode(ids)), response.outcome.value
 
     async def _answer(self, rewriter: Rewriter, request: RewriteRequest) -> RewriteResponse | None:
         """None if the service is away and the patience with it is over."""
@@ -144,7 +156,7 @@ class RewriteAhead:
                 return response
 
 
-def _done(window: PreparedWindow) -> asyncio.Future[PreparedWindow]:
-    future: asyncio.Future[PreparedWindow] = asyncio.get_running_loop().create_future()
-    future.set_result(window)
+def _done(window: PreparedWindow) -> asyncio.Future[_Asked]:
+    future: asyncio.Future[_Asked] = asyncio.get_running_loop().create_future()
+    future.set_result(_Asked(window))
     return future

@@ -31,7 +31,7 @@ def diagnose(
         return Stall("judges", out)
     out += f"; the queue has {queue.waiting} waiting and {queue.in_flight} at {queue.workers} workers"
     if not queue.workers:
-        out += ": no judge worker is there"
+        out += ": none asks for any, is one running, and is its engine up?"
     elif queue.waiting and not queue.in_flight:
-        out += ": no worker takes any, is its engine up?"
+        out += ": none takes any, is its engine up?"
     return Stall("judges", out)

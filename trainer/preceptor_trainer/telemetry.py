@@ -104,10 +104,14 @@ class Telemetry:
     def _elapsed_s(self) -> float:
         return self._earlier_s + time.monotonic() - self._started
 
-    def flush_to_disk(self) -> int:
-        """The bytes of `metrics.jsonl`, which now survive a loss of power."""
-        os.fsync(self._file.fileno())
+    @property
+    def bytes(self) -> int:
+        """How long `metrics.jsonl` is."""
         return self._file.tell()
+
+    def flush_to_disk(self) -> None:
+        """What `metrics.jsonl` holds now survives a loss of power."""
+        os.fsync(self._file.fileno())
 
     def trouble(self, trouble: Trouble | None) -> None:
         """A call to Redis failed and will be repeated, or, with None, has succeeded after all."""

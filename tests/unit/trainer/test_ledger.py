@@ -47,7 +47,8 @@ def test_it_goes_on_at_the_end_and_is_cut_back_to_a_length_it_had(tmp_path: Path
     path = tmp_path / "cohorts.jsonl"
     with CohortLedger(path) as ledger:
         ledger.dropped("a", "tied", "x")
-        length = ledger.flush_to_disk()
+        ledger.flush_to_disk()
+        length = ledger.bytes
         ledger.dropped("b", "tied", "x")
     cut_back(path, length)
     with CohortLedger(path) as ledger:

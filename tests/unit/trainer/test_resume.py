@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from preceptor_trainer.checkpoint import TrainerState, save_checkpoint, step_directory
+from preceptor_trainer.checkpoint import TrainerState, rng_states, save_checkpoint, step_directory
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import ObjectiveConfig, OptimizerConfig, TrainConfig
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.learner import Learner
 from preceptor_trainer.objectives import make_objective
-from preceptor_trainer.resume import find_start, name_in_redis, restore, rng_states
+from preceptor_trainer.resume import find_start, name_in_redis, restore
 from tiny_policy import tiny_llama, word_tokenizer
 
 

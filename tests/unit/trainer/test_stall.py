@@ -28,5 +28,6 @@ def test_with_every_slot_taken_it_is_the_judges_and_the_queue_says_how_they_stan
 
 
 def test_missing_and_paused_workers_are_told() -> None:
-    assert said(replace(BUSY, in_flight=0, workers=0)).detail.endswith("no judge worker is there")
-    assert said(replace(BUSY, in_flight=0)).detail.endswith("no worker takes any, is its engine up?")
+    nobody = "0 at 0 workers: none asks for any, is one running, and is its engine up?"
+    assert said(replace(BUSY, in_flight=0, workers=0)).detail.endswith(nobody)
+    assert said(replace(BUSY, in_flight=0)).detail.endswith("0 at 2 workers: none takes any, is its engine up?")

@@ -1,0 +1,59 @@
+"""From prepared windows to cohorts: the policy's rollouts, and the pool that the candidates come from.
+
+In: windows that were admitted together, and the policy engine (or none). Out: a `PolicyCohort` each, at the version
+that sampled it. Guarantees: what is sampled depends on the seed, the number of calls so far, the windows and the
+weights alone. Waits for the engine. Raises `EngineError`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from preceptor_client.contract import Origin
+from preceptor_trainer.codec import Codec
+from preceptor_trainer.cohorts import PolicyCohort, PreparedWindow, TokenCandidate
+from preceptor_trainer.config import TrainConfig
+from preceptor_trainer.rollouts.engine import PolicyEngine, Rollout
+
+
+class Sampler:
+    """`calls` to the engine were made before; it counts on."""
+
+    def __init__(self, config: TrainConfig, codec: Codec, engine: PolicyEngine | None, calls: int) -> None:
+        self._config = config
+        self._codec = codec
+        self._engine = engine
+        self.calls = calls
+
+    async def sample(self, windows: Sequence[PreparedWindow], version: int) -> list[PolicyCohort]:
+        """The cohorts of `windows`, in order. `version` is theirs where there are no rollouts."""
+        rollouts: Sequence[Sequence[Rollout]] = [()] * len(windows)
+        if self._engine:
+            settings = self._config.rollouts
+            self.calls += 1
+            sampled = await self._engine.sample(
+                [window.window.prefix for window in windows],
+                k=self._config.pool.rollouts,
+                n_tokens=self._config.data.suffix_tokens,
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                seed=random.Random(f"{self._config.seed}/{self.calls}").getrandbits(31),
+            )
+            rollouts, version = sampled.of_prefix, sampled.version
+        return [
+            PolicyCohort(window.window.id, window.window, version, self._candidates(window, of_prefix))
+            for window, of_prefix in zip(windows, rollouts, strict=True)
+        ]
+
+    def _candidates(self, window: PreparedWindow, rollouts: Sequence[Rollout]) -> tuple[TokenCandidate, ...]:
+        candidates = []
+        if self._config.pool.original:
+            suffix = window.window.suffix
+            candidates.append(TokenCandidate("original", Origin.ORIGINAL, suffix, self._codec.decode(suffix)))
+        if window.rewrite:
+            candidates.append(window.rewrite)
+        for number, rollout in enumerate(rollouts):
+            text = self._codec.decode(rollout.ids)
+            candidates.append(TokenCandidate(f"rollout-{number}", Origin.ROLLOUT, rollout.ids, text, rollout.logps))
+        return tuple(candidates)
