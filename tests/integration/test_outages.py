@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -17,10 +18,13 @@ import pytest
 from preceptor_client import AsyncPreceptorClient
 from preceptor_client.contract import Candidate, Cohort, JudgeRequest, JudgeResponse, JudgeTask, Status
 from preceptor_client.queue import CohortQueue, QueueOperations, connect
-from preceptor_client.stack import Part, Process, judge_part, vllm_part, worker_part
+from preceptor_client.stack import Part, Process, Stack, judge_part, worker_part
+
+if TYPE_CHECKING:
+    from conftest import TeacherServer
 
 pytestmark = pytest.mark.slow
-MODEL, RUN = "nano-teacher", "run"
+RUN = "run"
 TEXTS = ("lives in rome .", "she deserves to be hurt .", "in rome lives lives", "lives in oslo .")
 IMPATIENT = ["--engine.heartbeat_s=0.3", "--engine.heartbeat_timeout_s=0.7"]
 LEASE_S = 2.0
@@ -32,43 +36,41 @@ def request(name: str) -> JudgeRequest:
 
 
 class Teacher:
-    """A vLLM server of its own, to be killed."""
+    """The session's vLLM server, which is there again after each test."""
 
-    def __init__(self, part: Part) -> None:
-        self.part = part
-        self.process = Process(part)
+    def __init__(self, stack: Stack, server: TeacherServer) -> None:
+        self._stack = stack
+        self.url = server.url
+        self.model = server.model
 
     @property
-    def url(self) -> str:
-        assert self.part.url is not None
-        return self.part.url
+    def _process(self) -> Process:
+        return next(process for process in self._stack.processes if process.part.url == self.url)
 
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.stop()
+    def kill(self) -> Part:
+        """Without a word; what is returned can be started again."""
+        process = self._process
+        os.killpg(process.pid, signal.SIGKILL)
+        self._stack.stop_part(process)
+        return process.part
 
-    async def restart(self) -> None:
-        self.process = Process(self.part)  # in the thread that lives as long as it
-        await asyncio.to_thread(self.process.wait_ready)
+    async def restart(self, part: Part) -> None:
+        process = self._stack.launch(part)  # in the thread that lives as long as it
+        await asyncio.to_thread(self._stack.wait_ready, process)
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
         """It takes connections and says nothing."""
-        os.killpg(self.process.pid, signal.SIGSTOP)
+        os.killpg(self._process.pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.killpg(self.process.pid, signal.SIGCONT)
+            os.killpg(self._process.pid, signal.SIGCONT)
 
 
-@pytest.fixture(scope="module")
-def teacher(nano_teacher_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Teacher]:
-    teacher = Teacher(vllm_part(nano_teacher_dir, MODEL, tmp_path_factory.mktemp("mortal")))
-    try:
-        teacher.process.wait_ready()
-        yield teacher
-    finally:
-        teacher.process.stop()
+@pytest.fixture
+def teacher(stack: Stack, teacher_vllm: TeacherServer) -> Teacher:
+    return Teacher(stack, teacher_vllm)
 
 
 @pytest.fixture
@@ -83,11 +85,13 @@ class Queue:
         self._queue = queue
         self._operations = operations
         self._outcomes = queue.outcomes(RUN)
+        self._submitted = 0
         self.found: dict[str, JudgeResponse] = {}
 
     async def submit(self, count: int) -> None:
-        for index in range(count):
-            await self._queue.submit(JudgeTask(run=RUN, request=request(f"cohort-{index}")))
+        for _ in range(count):
+            self._submitted += 1
+            await self._queue.submit(JudgeTask(run=RUN, request=request(f"cohort-{self._submitted}")))
 
     async def answered(self, count: int) -> None:
         """Returns when so many cohorts have been answered, each once."""
@@ -122,7 +126,7 @@ def start_worker(tmp_path: Path, teacher: Teacher, redis_url: str, namespace: st
     workers: list[Process] = []
 
     async def start_one(name: str) -> Process:
-        part = worker_part(tmp_path, teacher.url, MODEL, redis_url, name=name, overrides=settings)
+        part = worker_part(tmp_path, teacher.url, teacher.model, redis_url, name=name, overrides=settings)
         workers.append(Process(part))
         await asyncio.to_thread(workers[-1].wait_ready)
         return workers[-1]
@@ -143,7 +147,7 @@ async def test_a_teacher_that_is_killed_loses_nobody_a_verdict(
     tmp_path: Path, teacher: Teacher, queue: Queue, start_worker: StartWorker, redis_url: str, namespace: str
 ) -> None:
     settings = [f"--store.url={redis_url}", f"--store.namespace={namespace}", "--batches.concurrency=2", *IMPATIENT]
-    judge = Process(judge_part(tmp_path, teacher.url, MODEL, overrides=[*settings, "--cache.enabled=false"]))
+    judge = Process(judge_part(tmp_path, teacher.url, teacher.model, overrides=[*settings, "--cache.enabled=false"]))
     try:
         worker = await start_worker("worker")
         await asyncio.to_thread(judge.wait_ready)
@@ -153,10 +157,12 @@ async def test_a_teacher_that_is_killed_loses_nobody_a_verdict(
             found = [await anext(results)]
             await queue.submit(60)
             await queue.answered(2)
-            await asyncio.to_thread(teacher.kill)
-            for part in (worker.part, judge.part):
-                await shown(f"{part.url}/readyz", "circuit")
-            await teacher.restart()
+            killed = teacher.kill()
+            try:
+                for part in (worker.part, judge.part):
+                    await shown(f"{part.url}/readyz", "circuit")
+            finally:
+                await teacher.restart(killed)
             await queue.answered(60)
             await queue.ended()
             found += [result async for result in results]
@@ -184,12 +190,12 @@ async def test_a_teacher_that_hangs_is_left_alone_until_it_goes_on(
 
 async def test_workers_come_and_go_in_the_middle(queue: Queue, start_worker: StartWorker) -> None:
     first = await start_worker("first")
-    await queue.submit(80)
+    await queue.submit(2)
     await queue.answered(2)
     second = await start_worker("second")
+    await queue.submit(100)
     await shown(f"{second.part.url}/metrics", 'preceptor_worker_cohorts_total{result="settled"}')
     os.killpg(first.pid, signal.SIGKILL)
-    await queue.answered(80)
+    await queue.answered(102)
     await queue.ended()
-    async with asyncio.timeout(10):
-        assert await asyncio.to_thread(second.stop) == 0
+    assert await asyncio.to_thread(second.stop) == 0
