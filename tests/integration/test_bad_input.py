@@ -135,12 +135,14 @@ def test_a_folder_that_cannot_be_used_ends_a_run_with_its_name(
 
 
 def test_bad_documents_can_be_passed_over_and_are_counted(train: Train, tmp_path: Path) -> None:
-    (tmp_path / "documents.jsonl").write_bytes(GOOD * 6 + b"{\n" + GOOD * 5 + b'{"text": "\\udead"}\n' + GOOD)
+    (tmp_path / "documents.jsonl").write_bytes(
+        GOOD * 6 + b"{\n" + GOOD * 5 + b'{"text": "\\udead"}\n{"text": "w2 w3"}\n' + GOOD
+    )
     ended = train("--data.bad_documents=skip", "--data.epochs=1")
     assert ended.status == 0, ended.stderr
     assert "passed over: " in ended.stderr
     assert "documents.jsonl:7: not JSON" in ended.stderr
-    assert summary(tmp_path)["data"] == {"documents_too_short": 0, "documents_not_json": 1, "documents_not_text": 1}
+    assert summary(tmp_path)["data"] == {"documents_too_short": 1, "documents_not_json": 1, "documents_not_text": 1}
 
 
 def test_documents_that_run_out_are_told(train: Train, tmp_path: Path) -> None:

@@ -96,6 +96,20 @@ def test_doctor_says_what_to_do_about_every_finding(
     assert run(["doctor", "--services"]) == 1
 
 
+def test_doctor_shows_no_password(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRECEPTOR_REDIS_URL", "redis://:hunter2@127.0.0.1:9/0")
+    run(["doctor", "--json"])
+    output = capsys.readouterr().out
+    assert "redis://:***@127.0.0.1:9/0: Redis is away" in output
+    assert "hunter2" not in output
+
+
+def test_doctor_without_redis_py_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "preceptor_client.queue", None)
+    [check] = doctor.check_queue("redis://127.0.0.1:9/0", "failure")
+    assert (check.grade, check.advice) == ("warning", "pip install 'preceptor[queue]' to use it here")
+
+
 def test_doctor_fails_when_a_needed_program_is_missing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
