@@ -158,7 +158,10 @@ class Training:
     def _launch(self, *arguments: str) -> None:
         self._lives += 1
         command = (sys.executable, "-m", "preceptor_trainer", "train", str(self._config), *arguments)
-        self._process = Process(Part("trainer", command, self._logs / f"life-{self._lives}.log", grace_s=30))
+        # While it loads, Intel's OpenMP would bind itself to each core in turn, also to one that vLLM keeps busy.
+        settings = {"KMP_AFFINITY": "disabled"}
+        log = self._logs / f"life-{self._lives}.log"
+        self._process = Process(Part("trainer", command, log, env=settings, grace_s=30))
 
     def _ledger(self) -> list[dict[str, Any]]:
         return json_lines(self._out / LEDGER_FILE)
