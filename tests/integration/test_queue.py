@@ -256,7 +256,7 @@ async def test_after_the_last_delivery_a_task_is_buried_with_its_attempts_and_la
     assert await queue.take("w1") == []
     [letter] = await operations.dead()
     assert (letter.run, letter.cohort_id, letter.attempts, letter.last_error) == ("run1", "c1", 3, "error 3")
-    assert letter.reason == "3 workers had it and none answered"
+    assert letter.reason == "it was delivered 3 times and not answered; the last error: error 3"
     assert JudgeTask.model_validate_json(letter.task) == a_task()
     [notice] = await collect(queue.outcomes("run1"), 1)
     assert (notice.cohort_id, notice.response, notice.dead) == ("c1", None, letter.reason)

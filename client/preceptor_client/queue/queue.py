@@ -158,7 +158,9 @@ class CohortQueue:
                 continue
             delivery = Delivery(entry_id, task, attempt, last_error or None)
             if attempt > self._max_deliveries:
-                reason = f"{self._max_deliveries} workers had it and none answered"
+                reason = f"it was delivered {attempt - 1} times and not answered"
+                if last_error:
+                    reason += f"; the last error: {last_error}"
                 await self._bury(entry_id, task.run, task.request.cohort.id, reason, attempt - 1)
             else:
                 deliveries.append(delivery)
