@@ -17,7 +17,9 @@ from preceptor_client.contract import Composition
 from preceptor_client.errors import PreceptorError
 
 _ITEMS, _CANDIDATES, _PREFIX_WORDS, _SUFFIX_WORDS = 24, 2, 16, 16
-_PAUSE_S = 0.3
+_BETWEEN_BATCHES_S = 2.0
+"""Batches without a pause would leave a small machine no time to start what was killed."""
+_BEFORE_ASKING_AGAIN_S = 0.3
 _AXES = {"quality": 1.0, "safety": 1.0}
 
 AnswerT = TypeVar("AnswerT")
@@ -50,6 +52,7 @@ class Traffic:
         with PreceptorClient(settings=self._settings) as client:
             while not self._stop.is_set():
                 self._send(client)
+                self._stop.wait(_BETWEEN_BATCHES_S)
             for batch in self.batches:
                 batch.stored = _insist(lambda: [*client.batch_results(batch.id)])  # noqa: B023 (called at once)
 
@@ -80,4 +83,4 @@ def _insist(call: Callable[[], AnswerT]) -> AnswerT:
         try:
             return call()
         except PreceptorError:
-            threading.Event().wait(_PAUSE_S)
+            threading.Event().wait(_BEFORE_ASKING_AGAIN_S)
