@@ -3,8 +3,9 @@
 In: windows with their positions, and a rewrite service (or none). Out: the same windows in the same order, each with
 its rewrite. Guarantees: at most `ahead` windows are held and at most `concurrency` asked for at once; a rewrite that
 is refused, fails or is empty is None and counted, and its window goes on without it. May wait for the documents, and
-for the service: one that is away for up to `rewrite.patience_s`; then windows go on without a rewrite, each after one
-try, until it answers again. Raises `TrainError` when the service does not take the key, or is another program.
+for the service: one that is away, or whose teacher is, for up to `rewrite.patience_s`; then windows go on without a
+rewrite, each after one try, until it answers again. Raises `TrainError` when the service does not take the key, or is
+another program.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
-from preceptor_client.contract import Origin, RewriteRequest, RewriteResponse
+from preceptor_client.contract import Health, Origin, RewriteRequest, RewriteResponse
 from preceptor_client.errors import (
     AuthenticationError,
     InvalidRequestError,
@@ -41,6 +42,8 @@ class Rewriter(Protocol):
     """What is needed of `preceptor_client.AsyncPreceptorClient`."""
 
     async def rewrite(self, request: RewriteRequest) -> RewriteResponse: ...
+
+    async def health(self, service: Literal["judge", "rewrite"]) -> Health: ...
 
 
 @dataclass(frozen=True)
@@ -128,21 +131,14 @@ class RewriteAhead:
         return TokenCandidate("rewrite", Origin.REWRITE, tuple(ids), self._codec.decode(ids)), response.outcome.value
 
     async def _answer(self, rewriter: Rewriter, request: RewriteRequest) -> RewriteResponse | None:
-        """None if the service is away and the patience with it is over."""
+        """None if the service is away, or its teacher, and the patience with it is over."""
         url = self._config.url
         patience: Patience | None = None
         while True:
             try:
                 response = await rewriter.rewrite(request)
             except (ServiceUnreachableError, ServiceError, RateLimitedError) as error:
-                # All windows wait together: what the first has waited, the others need not wait again.
-                if self._away_since is None:
-                    self._away_since = time.monotonic()
-                patience = patience or Patience(self._config.patience_s, self._away_since)
-                self.waiting = f"the rewrite service at {url} is away: {error}"
-                if not await patience.pause():
-                    self.waiting = None
-                    return None
+                away = f"is away: {error}"
             except AuthenticationError as error:
                 raise TrainError(
                     f"the rewrite service at {url} does not take the key: {error}; set rewrite.api_key"
@@ -152,8 +148,20 @@ class RewriteAhead:
                     f"{url} does not answer as a rewrite service does: {error}; set rewrite.url"
                 ) from error
             else:
-                self._away_since = self.waiting = None
-                return response
+                # A call to its teacher failed: for this text, or because there is no teacher now?
+                health = None if response.final else await rewriter.health("rewrite")
+                if health is None or health.status == "ok":
+                    self._away_since = self.waiting = None
+                    return response
+                away = f"is {health.status}: {health.detail}"
+            # All windows wait together: what the first has waited, the others need not wait again.
+            if self._away_since is None:
+                self._away_since = time.monotonic()
+            patience = patience or Patience(self._config.patience_s, self._away_since)
+            self.waiting = f"the rewrite service at {url} {away}"
+            if not await patience.pause():
+                self.waiting = None
+                return None
 
 
 def _done(window: PreparedWindow) -> asyncio.Future[_Asked]:

@@ -3,12 +3,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from preceptor_client.contract import (
+    Health,
     Origin,
     Problem,
     Provenance,
@@ -49,6 +51,11 @@ class Teacher:
         self.open = self.most_open = self.asked = 0
         self.release = asyncio.Event()
         self.asked_at_least = asyncio.Condition()
+        self.state = Health(status="ok")
+
+    async def health(self, service: Literal["judge", "rewrite"]) -> Health:
+        assert service == "rewrite"
+        return self.state
 
     async def rewrite(self, request: RewriteRequest) -> RewriteResponse:
         self.asked += 1
@@ -165,6 +172,24 @@ async def test_a_service_that_is_away_is_waited_for_and_windows_keep_their_order
     assert await collected == list(range(9))
     assert counts == {"rewrite_rewritten": 9}
     assert ahead.waiting is None
+
+
+async def test_a_service_whose_teacher_is_away_is_waited_for_too(codec: Codec) -> None:
+    teacher = Teacher(lambda _: rewritten(None, RewriteOutcome.FAILED))
+    teacher.state = Health(status="unavailable", detail="the engine is lost")
+    teacher.release.set()
+    counts: Counter[str] = Counter()
+    ahead = RewriteAhead(windows(9), codec, RewriteConfig(ahead=4), teacher, lambda what: counts.update([what]))
+
+    async def collect() -> list[int]:
+        return [prepared.window.document async for prepared in ahead.windows() if prepared.rewrite]
+
+    collected = asyncio.create_task(collect())
+    await teacher.wait_for(6)
+    assert ahead.waiting == "the rewrite service at http://127.0.0.1:8002 is unavailable: the engine is lost"
+    teacher.answer = lambda request: rewritten(request.suffix.split()[-1])
+    assert await collected == list(range(9))
+    assert counts == {"rewrite_rewritten": 9}
 
 
 async def test_when_the_patience_is_over_each_window_is_tried_once_until_the_service_is_back(codec: Codec) -> None:
