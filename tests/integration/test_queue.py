@@ -243,6 +243,15 @@ async def test_what_is_handed_back_goes_to_others_at_once(queue: CohortQueue, op
     assert await queue.renew("w3", [delivery]) == []
 
 
+async def test_a_worker_counts_from_its_first_question_until_it_leaves(
+    queue: CohortQueue, operations: QueueOperations
+) -> None:
+    assert await queue.take("idle") == []
+    assert (await operations.status()).workers == 1
+    await queue.leave("idle")
+    assert (await operations.status()).workers == 0
+
+
 async def test_after_the_last_delivery_a_task_is_buried_with_its_attempts_and_last_error(
     connection: Redis, operations: QueueOperations
 ) -> None:

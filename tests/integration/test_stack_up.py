@@ -67,7 +67,9 @@ def test_texts_are_judged_rewritten_and_counted_from_the_command_line(up: Up) ->
         "waiting": 0,
         "in_flight": 0,
         "dead": 0,
-        "verdicts": {},
+        "oldest_s": None,
+        "workers": 1,
+        "runs": {},
     }
 
 

@@ -8,6 +8,7 @@
     <ns>:errors          hash: entry in `cohorts` -> last error
     <ns>:runs            set: runs with a cohort in `known`
     <ns>:room            stream of one entry, which producers without room wait on
+    <ns>:workers         sorted set: worker, by the time in ms at which it last asked for work or renewed a lease
 
 The leases are Redis's own: a pending entry's idle time; the attempts are its count of deliveries. What was handed back
 is pending with a consumer of its own, `nobody`, as if for ever.
@@ -16,13 +17,19 @@ full, and it lets a script that has written finish: what is there can be judged,
 Every step may be repeated when its answer was lost.
 """
 
-# KEYS: cohorts, dead, room, errors, runs, letters. ARGV[1]: what the names of all keys begin with.
+# KEYS: cohorts, dead, room, errors, runs, letters, workers. ARGV[1]: what the names of all keys begin with.
 _SHARED = """
-local cohorts, dead, room, errors, runs, letters = unpack(KEYS)
+local cohorts, dead, room, errors, runs, letters, workers = unpack(KEYS)
 local group, nobody = 'judges', 'nobody'
 local function known(run) return ARGV[1] .. 'known:' .. run end
 local function verdicts(run) return ARGV[1] .. 'verdicts:' .. run end
 local function wake() redis.call('XADD', room, 'MAXLEN', 1, '*', 'freed', 1) end
+local function now()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+-- Redis 6.2 knows a consumer only once it was given something. A full memory must not keep a worker from working.
+local function seen(consumer) redis.pcall('ZADD', workers, now(), consumer) end
 local function entry(stream, id)
   local found = redis.call('XRANGE', stream, id, id)[1]
   return found and found[2]
@@ -149,6 +156,7 @@ for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', cohorts, group)) do
     redis.call('XGROUP', 'DELCONSUMER', cohorts, group, field(consumer, 'name'))
   end
 end
+redis.call('ZREMRANGEBYSCORE', workers, '-inf', now() - ARGV[2])
 """
 )
 
@@ -158,6 +166,7 @@ TAKE = (
     _SHARED
     + """
 local consumer, free, taken, cursor = ARGV[2], tonumber(ARGV[3]), {}, '0-0'
+seen(consumer)
 repeat
   local found = redis.pcall('XAUTOCLAIM', cohorts, group, consumer, ARGV[4], cursor, 'COUNT', free, 'JUSTID')
   if found.err then
@@ -185,6 +194,7 @@ RENEW = (
     _SHARED
     + """
 local consumer, lost = ARGV[2], {}
+seen(consumer)
 for place = 3, #ARGV do
   if holder(ARGV[place]) == consumer then
     redis.call('XCLAIM', cohorts, group, consumer, 0, ARGV[place], 'JUSTID')
@@ -262,6 +272,7 @@ if value == 'answered:' .. id or value == 'dead:' .. id then notify(run, cohort,
 LEAVE = (
     _SHARED
     + """
+redis.call('ZREM', workers, ARGV[2])
 local pending = redis.pcall('XPENDING', cohorts, group, '-', '+', 1, ARGV[2])
 if not pending.err and #pending == 0 then redis.call('XGROUP', 'DELCONSUMER', cohorts, group, ARGV[2]) end
 """
@@ -312,12 +323,11 @@ return count
 STATUS = (
     _SHARED
     + """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local at = now()
 local function age(id)
-  return math.max(0, now - tonumber(string.match(id, '%d+')))
+  return math.max(0, at - tonumber(string.match(id, '%d+')))
 end
-local held, in_flight, workers = {}, 0, 0
+local held, in_flight, live = {}, 0, redis.call('ZCOUNT', workers, at - ARGV[2], '+inf')
 local pending = redis.pcall('XPENDING', cohorts, group, '-', '+', 1000000)
 if not pending.err then
   for _, each in ipairs(pending) do
@@ -326,12 +336,9 @@ if not pending.err then
       in_flight = in_flight + 1
     end
   end
-  for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', cohorts, group)) do
-    if field(consumer, 'name') ~= nobody and field(consumer, 'idle') <= tonumber(ARGV[2]) then workers = workers + 1 end
-  end
 end
 local first = redis.call('XRANGE', cohorts, '-', '+', 'COUNT', 1)[1]
-local found = {redis.call('XLEN', cohorts), in_flight, redis.call('XLEN', dead), workers, first and age(first[1]) or -1}
+local found = {redis.call('XLEN', cohorts), in_flight, redis.call('XLEN', dead), live, first and age(first[1]) or -1}
 local names = {}
 for _, run in ipairs(redis.call('SMEMBERS', runs)) do names[run] = true end
 for _, run in ipairs(redis.call('HKEYS', letters)) do names[run] = true end

@@ -26,6 +26,7 @@ class Keys:
         self.errors = f"{namespace}:errors"
         self.runs = f"{namespace}:runs"
         self.letters = f"{namespace}:letters"
+        self.workers = f"{namespace}:workers"
 
     def known(self, run: str) -> str:
         """What became of the run's cohorts."""
@@ -41,7 +42,7 @@ class Steps:
 
     def __init__(self, redis: Redis, keys: Keys, ride: Ride) -> None:
         self._redis = redis
-        self._keys = [keys.cohorts, keys.dead, keys.room, keys.errors, keys.runs, keys.letters]
+        self._keys = [keys.cohorts, keys.dead, keys.room, keys.errors, keys.runs, keys.letters, keys.workers]
         self._prefix = keys.prefix
         self._ride = ride
         self._registered: dict[str, Any] = {}
