@@ -183,26 +183,6 @@ class CohortBuffer(Generic[T]):
         self._changed = asyncio.Condition()
         self._closed = False
 
-    @property
-    def ids(self) -> list[str]:
-        """See `StalenessBuffer.ids`."""
-        return self.state.ids
-
-    @property
-    def ready(self) -> int:
-        """See `StalenessBuffer.ready`."""
-        return self.state.ready
-
-    @property
-    def outstanding(self) -> int:
-        """See `StalenessBuffer.outstanding`."""
-        return self.state.outstanding
-
-    @property
-    def free(self) -> int:
-        """See `StalenessBuffer.free`."""
-        return self.state.free
-
     def held(self, id: str) -> bool:
         """See `StalenessBuffer.held`."""
         return self.state.held(id)

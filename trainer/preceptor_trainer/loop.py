@@ -79,6 +79,7 @@ class TrainLoop:
 
     def __init__(self, config: TrainConfig, parts: Parts, resumed: TrainerState | None = None) -> None:
         self._config = config
+        self._resolved = config.model_dump(mode="json")
         self._tokenizer = parts.codec.tokenizer
         self._learner = parts.learner
         self._prepared = parts.prepared
@@ -293,7 +294,7 @@ class TrainLoop:
             position=self._position,
             in_flight=list(self._issued.values()),
             files={METRICS_FILE: self._telemetry.bytes, LEDGER_FILE: self._ledger.bytes},
-            config=self._config.model_dump(mode="json"),
+            config=self._resolved,
         )
 
     async def _save(self, target: Path, state: TrainerState) -> None:
