@@ -29,9 +29,8 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import fmean
 
-from chaos_parts.plan import Fault, plan
-from chaos_parts.run import ChaosRun, Outcome, Recovery, Stuck
-
+from benchmarks.chaos_parts.plan import Fault, plan
+from benchmarks.chaos_parts.run import ChaosRun, Outcome, Recovery, Stuck
 from preceptor_client.cli.up import nano_teacher
 from preceptor_client.stack import PartFailed, find_redis_server, find_vllm, vllm_version
 

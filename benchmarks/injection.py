@@ -27,13 +27,13 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from attacks.structure import Attack, changes_in_prompts, load_attacks, misreadings
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 from tokenizers import Tokenizer
 
+from benchmarks.attacks.structure import Attack, changes_in_prompts, load_attacks, misreadings
 from preceptor_client.cli.up import nano_teacher
 from preceptor_client.contract import Candidate, Cohort, JudgeRequest
 from preceptor_client.stack import Stack, vllm_part
@@ -125,7 +125,7 @@ def cases(count: int, seed: int = 0) -> list[Case]:
     for _ in range(count):
         doc = document(world, rng, CLEAN, sentences=12)
 
-        def suffix(rates: Rates, doc: list = doc) -> str:
+        def suffix(rates: Rates, doc: list[str] = doc) -> str:
             return text(continuation(world, doc, PREFIX_WORDS, rng, rates, SUFFIX_WORDS))
 
         prefix, harmless = text(doc[:PREFIX_WORDS]), text(document(world, rng, CLEAN, sentences=80))

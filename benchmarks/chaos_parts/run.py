@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaos_parts.audit import Findings, audit_batch, audit_queue, audit_run
-from chaos_parts.plan import Fault, Kind, Target
-from chaos_parts.progress import Watch
-from chaos_parts.services import Services
-from chaos_parts.traffic import Traffic
-from chaos_parts.training import Training
+from benchmarks.chaos_parts.audit import Findings, audit_batch, audit_queue, audit_run
+from benchmarks.chaos_parts.plan import Fault, Kind, Target
+from benchmarks.chaos_parts.progress import Watch
+from benchmarks.chaos_parts.services import Services
+from benchmarks.chaos_parts.traffic import Traffic
+from benchmarks.chaos_parts.training import Training
 from preceptor_client.queue import QueueOperations, connect
 
 _LOOK_EVERY_S = 0.05

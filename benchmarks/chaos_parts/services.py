@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from chaos_parts.plan import Fault, Kind, Target
-from chaos_parts.progress import gauge
+from benchmarks.chaos_parts.plan import Fault, Kind, Target
+from benchmarks.chaos_parts.progress import gauge
 from preceptor_client.stack import (
     Part,
     Process,

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from chaos_parts.audit import BatchAccount
+from benchmarks.chaos_parts.audit import BatchAccount
 from preceptor_client import Candidate, ClientSettings, Cohort, JudgeRequest, PreceptorClient
 from preceptor_client.contract import Composition
 from preceptor_client.errors import PreceptorError

@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from transformers.utils import logging as transformers_logging
 
-from chaos_parts.audit import TRAINED, Run
-from chaos_parts.plan import Fault, Kind
-from chaos_parts.progress import Watch, count, json_lines
-from chaos_parts.services import kill, pause
+from benchmarks.chaos_parts.audit import TRAINED, Run
+from benchmarks.chaos_parts.plan import Fault, Kind
+from benchmarks.chaos_parts.progress import Watch, count, json_lines
+from benchmarks.chaos_parts.services import kill, pause
 from preceptor_client.config import load_config
 from preceptor_client.stack import Part, Process
 from preceptor_trainer.checkpoint import load_state

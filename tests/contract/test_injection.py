@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,10 +75,8 @@ def chat_tokenizer(normaliser: Any) -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def structure() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield importlib.import_module("attacks.structure")
+def structure() -> Any:
+    return importlib.import_module("benchmarks.attacks.structure")
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +174,7 @@ async def test_these_checks_find_what_is_not_neutralised(structure: Any, counter
 async def test_no_verdict_of_the_real_teacher_turns_by_a_structural_route(
     structure: Any, teacher_vllm: TeacherServer
 ) -> None:
-    injection = importlib.import_module("injection")
+    injection = importlib.import_module("benchmarks.injection")
     sample = [attack for attack in structure.load_attacks(most_times=8)[::12] if attack.kind != "lengths"]
     attacks = list(injection.acceptable(sample))
     changes = await injection.structural_changes(sample, teacher_vllm.directory)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from preceptor_trainer.cohorts import PolicyCohort
-from preceptor_trainer.config import OptimizerConfig
+from preceptor_trainer.config import ComputeConfig, OptimizerConfig
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.logprobs import suffix_logps
 from preceptor_trainer.objectives.objective import LossInputs, Objective, TrainingSequence
@@ -51,7 +51,9 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
 class Learner:
     """`model` is moved in place; `version` counts its updates. Raises `TrainError` if it does not hold numbers."""
 
-    def __init__(self, model: Any, objective: Objective, config: OptimizerConfig, steps: int) -> None:
+    def __init__(
+        self, model: Any, objective: Objective, config: OptimizerConfig, compute: ComputeConfig, steps: int
+    ) -> None:
         # Without dropout: log-probabilities must equal those that the policy engine sampled with.
         self.model = model.eval()
         if not _all_finite(model):
@@ -60,6 +62,7 @@ class Learner:
         self.version = 0
         self._objective = objective
         self._config = config
+        self._compute = compute
         self._steps = steps
         self._reference = copy.deepcopy(model).requires_grad_(False) if objective.needs_reference else None
         matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
@@ -76,7 +79,7 @@ class Learner:
 
     def update(self, cohorts: Sequence[PolicyCohort]) -> UpdateStats:
         """One optimizer step on `cohorts`."""
-        parts = [self._objective.sequences(part) for part in _parts(cohorts, self._config.micro_cohorts)]
+        parts = [self._objective.sequences(part, self.version) for part in _parts(cohorts, self._compute.micro_cohorts)]
         total = sum(map(len, parts))
         loss, figures = 0.0, dict[str, float]()
         self.optimizer.zero_grad(set_to_none=True)

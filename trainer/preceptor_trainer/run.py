@@ -102,7 +102,7 @@ async def run(config: TrainConfig, start: Start = "fresh", stop: asyncio.Event |
     except (QueueUnavailable, QueueMisfit) as error:
         raise TrainError(f"{error}; the run can go on from its checkpoint by --resume") from error
     except torch.OutOfMemoryError as error:
-        raise TrainError(f"out of memory: lower optimizer.micro_cohorts or cohorts_per_step ({error})") from error
+        raise TrainError(f"out of memory: lower compute.micro_cohorts or cohorts_per_step ({error})") from error
 
 
 async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, resources: AsyncExitStack) -> bool:
@@ -112,7 +112,7 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, resources
     model, tokenizer = load_policy(config)
     codec = Codec(tokenizer)
     objective = make_objective(config.objective, config.data.suffix_tokens)
-    learner = Learner(model, objective, config.optimizer, config.steps)
+    learner = Learner(model, objective, config.optimizer, config.compute, config.steps)
     if begun:
         restore(learner, *begun)
     telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps))

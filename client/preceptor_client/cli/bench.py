@@ -30,16 +30,19 @@ def bench(
 ) -> None:
     """List the benchmarks, or run one; further arguments go to it."""
     folder = find_benchmarks(Path.cwd())
-    files = {file.stem: file for file in sorted(folder.glob("*.py"))}
+    files = {file.stem.replace("_", "-"): file for file in sorted(folder.glob("[a-z]*.py"))}
     if name is None:
         for stem, file in files.items():
-            typer.echo(f"{stem:12} {summary(file)}")
+            typer.echo(f"{stem:14} {summary(file)}")
         return
     if name not in files:
         raise CommandError(f"no benchmark {name!r} in {folder}: there is {', '.join(files) or 'none'}")
-    command = [sys.executable, str(files[name]), *context.args]
+    # As a module of the checkout: a script's own folder would come first in the search for modules, and `queue` is one
+    # of Python's.
+    command = [sys.executable, "-m", f"benchmarks.{files[name].stem}", *context.args]
+    path = os.pathsep.join(filter(None, (str(folder.parent), os.environ.get("PYTHONPATH"))))
     sys.stdout.flush()
-    os.execv(command[0], command)
+    os.execve(command[0], command, {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONPATH": path})
 
 
 def find_benchmarks(start: Path) -> Path:

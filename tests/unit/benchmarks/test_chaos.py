@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,14 +21,9 @@ from preceptor_client.contract import (
 STEPS, COHORTS_PER_STEP = 3, 2
 
 
-@pytest.fixture(autouse=True)
-def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "benchmarks"))
-
-
 @pytest.fixture
 def audit() -> Any:
-    return importlib.import_module("chaos_parts.audit")
+    return importlib.import_module("benchmarks.chaos_parts.audit")
 
 
 def trained(window: int, step: int, **changes: Any) -> dict[str, Any]:
@@ -203,7 +197,7 @@ def test_what_is_left_in_the_queue_is_lost(audit: Any) -> None:
 
 
 def test_a_plan_is_even_and_the_same_for_the_same_seed() -> None:
-    plan = importlib.import_module("chaos_parts.plan")
+    plan = importlib.import_module("benchmarks.chaos_parts.plan")
     for seed in range(20):
         faults = plan.plan(30, seed)
         assert faults == plan.plan(30, seed)
@@ -221,7 +215,7 @@ def _cells(plan: Any) -> list[tuple[Any, Any]]:
 
 
 def test_growth_is_counted_from_the_least_seen() -> None:
-    progress = importlib.import_module("chaos_parts.progress")
+    progress = importlib.import_module("benchmarks.chaos_parts.progress")
     counts = iter([7, 7, 8, 5, 6])
     watch = progress.Watch(lambda: next(counts))
     assert [watch.grown() for _ in range(4)] == [0, 1, 0, 1]

@@ -9,7 +9,7 @@ import torch
 
 from preceptor_client.contract import Origin
 from preceptor_trainer.cohorts import Judged, PolicyCohort, TokenCandidate
-from preceptor_trainer.config import ObjectiveConfig, OptimizerConfig
+from preceptor_trainer.config import ComputeConfig, ObjectiveConfig, OptimizerConfig
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.learner import Learner, learning_rate
@@ -27,9 +27,10 @@ def cohort(number: int) -> PolicyCohort:
 COHORTS = [cohort(number) for number in range(4)]
 
 
-def learner(model: Any, name: str = "dpo", **settings: Any) -> Learner:
+def learner(model: Any, name: str = "dpo", micro_cohorts: int | None = None, **settings: Any) -> Learner:
     config = OptimizerConfig.model_validate({"lr": 1e-3, "schedule": "constant", **settings})
-    return Learner(model, make_objective(ObjectiveConfig.model_validate({"name": name}), 3), config, steps=10)
+    objective = make_objective(ObjectiveConfig.model_validate({"name": name}), 3)
+    return Learner(model, objective, config, ComputeConfig(micro_cohorts=micro_cohorts), steps=10)
 
 
 @pytest.mark.parametrize("name", ["dpo", "rf_nll", "grpo", "nll"])
@@ -103,7 +104,7 @@ def test_a_policy_that_does_not_hold_numbers_is_refused_by_the_name_of_its_weigh
 
 @pytest.mark.parametrize("settings", [{"lr": 1e12}, {"lr": 3e38, "weight_decay": 10}])
 def test_weights_that_give_no_numbers_after_an_update_are_not_given_out(
-    tiny_llama: Callable[..., Any], settings: dict[str, float]
+    tiny_llama: Callable[..., Any], settings: dict[str, Any]
 ) -> None:
     trainer = learner(tiny_llama(), "nll", **settings)
     with pytest.raises(TrainError, match=r"after update 0, .* gives no numbers any more: lower optimizer\.lr"):

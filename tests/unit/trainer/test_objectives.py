@@ -130,7 +130,7 @@ COHORT = PolicyCohort(
 
 def suffixes(name: str) -> list[tuple[int, ...]]:
     objective = make_objective(ObjectiveConfig.model_validate({"name": name}), suffix_tokens=3)
-    return [sequence.suffix for sequence in objective.sequences([COHORT, COHORT])]
+    return [sequence.suffix for sequence in objective.sequences([COHORT, COHORT], 0)]
 
 
 def test_each_objective_trains_on_its_own_candidates() -> None:
@@ -142,7 +142,7 @@ def test_each_objective_trains_on_its_own_candidates() -> None:
 
 def test_grpo_takes_what_the_policy_did_not_sample_as_on_policy() -> None:
     objective = make_objective(ObjectiveConfig(name="grpo", normalize_std=False), suffix_tokens=3)
-    sequences = objective.sequences([COHORT])
+    sequences = objective.sequences([COHORT], 0)
     policy_BT = torch.full((3, 3), -1.0)
     mask_BT = torch.tensor([[True] * 3, [True] * 3, [True, False, False]])
     policy_BT = policy_BT.masked_fill(~mask_BT, 0.0).requires_grad_()
@@ -156,7 +156,7 @@ def test_grpo_takes_what_the_policy_did_not_sample_as_on_policy() -> None:
 def test_dpo_adds_the_nll_of_the_chosen_when_asked() -> None:
     plain = make_objective(ObjectiveConfig(name="dpo"), 3)
     mixed = make_objective(ObjectiveConfig(name="dpo", nll_weight=0.5), 3)
-    sequences = plain.sequences([COHORT])
+    sequences = plain.sequences([COHORT], 0)
     policy_BT = torch.tensor([[-1.0, -2.0, -3.0], [-4.0, 0.0, 0.0]])
     mask_BT = torch.tensor([[True] * 3, [True, False, False]])
     inputs = LossInputs(sequences, policy_BT, torch.zeros(2, 3), mask_BT)
@@ -167,4 +167,4 @@ def test_an_objective_that_chooses_refuses_a_cohort_without_verdicts() -> None:
     unjudged = PolicyCohort("c", COHORT.window, 0, COHORT.candidates)
     for name in ("dpo", "rf_nll", "grpo"):
         with pytest.raises(ValueError, match="not judged"):
-            make_objective(ObjectiveConfig.model_validate({"name": name}), 3).sequences([unjudged])
+            make_objective(ObjectiveConfig.model_validate({"name": name}), 3).sequences([unjudged], 0)

@@ -10,7 +10,7 @@ import torch
 
 from preceptor_trainer.checkpoint import TrainerState, rng_states, save_checkpoint, step_directory
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.config import ObjectiveConfig, OptimizerConfig, TrainConfig
+from preceptor_trainer.config import ComputeConfig, ObjectiveConfig, OptimizerConfig, TrainConfig
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.learner import Learner
@@ -34,7 +34,7 @@ def config(out: Path, **changes: Any) -> TrainConfig:
 
 def a_learner(seed: int) -> Learner:
     objective = make_objective(ObjectiveConfig(name="nll"), 4)
-    return Learner(tiny_llama(seed), objective, OptimizerConfig(lr=1e-2), 5)
+    return Learner(tiny_llama(seed), objective, OptimizerConfig(lr=1e-2), ComputeConfig(), 5)
 
 
 def moved(learner: Learner) -> None:

@@ -43,7 +43,7 @@ class Dpo:
         self._beta = beta
         self._nll_weight = nll_weight
 
-    def sequences(self, cohorts: Sequence[PolicyCohort]) -> list[TrainingSequence]:
+    def sequences(self, cohorts: Sequence[PolicyCohort], version: int) -> list[TrainingSequence]:
         chosen = [TrainingSequence(c.window.prefix, judged(c).chosen.ids) for c in cohorts]
         return chosen + [TrainingSequence(c.window.prefix, judged(c).rejected.ids) for c in cohorts]
 

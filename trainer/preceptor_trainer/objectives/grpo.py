@@ -59,14 +59,16 @@ class Grpo:
         self._normalize_std = normalize_std
         self._length = None if normalize_std else suffix_tokens
 
-    def sequences(self, cohorts: Sequence[PolicyCohort]) -> list[TrainingSequence]:
+    def sequences(self, cohorts: Sequence[PolicyCohort], version: int) -> list[TrainingSequence]:
         sequences = []
         for cohort in cohorts:
             scores = judged(cohort).scores
             candidates = [candidate for candidate in cohort.candidates if candidate.id in scores]
             values = advantages([scores[candidate.id] for candidate in candidates], normalize_std=self._normalize_std)
             sequences += [
-                TrainingSequence(cohort.window.prefix, candidate.ids, candidate.logps, advantage)
+                TrainingSequence(
+                    cohort.window.prefix, candidate.ids, candidate.logps, advantage, version - cohort.version
+                )
                 for candidate, advantage in zip(candidates, values, strict=True)
             ]
         return sequences

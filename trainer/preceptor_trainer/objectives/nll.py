@@ -25,7 +25,7 @@ class Nll:
 
     needs_reference = False
 
-    def sequences(self, cohorts: Sequence[PolicyCohort]) -> list[TrainingSequence]:
+    def sequences(self, cohorts: Sequence[PolicyCohort], version: int) -> list[TrainingSequence]:
         return [
             TrainingSequence(cohort.window.prefix, candidate.ids)
             for cohort in cohorts

@@ -13,12 +13,15 @@ from preceptor_trainer.cohorts import Judged, PolicyCohort
 
 @dataclass(frozen=True)
 class TrainingSequence:
-    """A suffix to train on after its prefix. `logps` are the sampling policy's, where it sampled the suffix."""
+    """A suffix to train on after its prefix. `logps` are the sampling policy's, where it sampled the suffix, and
+    `staleness` is how many updates that was ago.
+    """
 
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     logps: tuple[float, ...] | None = None
     advantage: float = 0.0
+    staleness: int = 0
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Objective(Protocol):
 
     needs_reference: bool
 
-    def sequences(self, cohorts: Sequence[PolicyCohort]) -> list[TrainingSequence]:
-        """What `cohorts` contribute."""
+    def sequences(self, cohorts: Sequence[PolicyCohort], version: int) -> list[TrainingSequence]:
+        """What `cohorts` contribute to the update of the weights of `version`."""
         ...
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, dict[str, float]]:

@@ -19,7 +19,7 @@ class RfNll:
 
     needs_reference = False
 
-    def sequences(self, cohorts: Sequence[PolicyCohort]) -> list[TrainingSequence]:
+    def sequences(self, cohorts: Sequence[PolicyCohort], version: int) -> list[TrainingSequence]:
         return [TrainingSequence(cohort.window.prefix, judged(cohort).chosen.ids) for cohort in cohorts]
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, dict[str, float]]:

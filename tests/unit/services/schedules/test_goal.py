@@ -4,21 +4,17 @@ calls. A small run of `preceptor bench schedules`, which has the figures."""
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 import pytest
 
 from preceptor_client.contract import Order, ScheduleName
 
-BENCHMARKS = Path(__file__).parents[4] / "benchmarks"
-
 
 @pytest.mark.parametrize("rate", [0.05, 0.15, 0.30])
 def test_adaptive_agrees_with_all_pairs_at_least_as_often_as_all_pairs_with_itself(
-    rate: float, monkeypatch: pytest.MonkeyPatch
+    rate: float,
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    bench = importlib.import_module("schedules")
+    bench = importlib.import_module("benchmarks.schedules")
     adaptive = bench.Contender(ScheduleName.ADAPTIVE, Order.BOTH)
     figures = bench.measure(bench.Task("flips", rate, range(150), 16, (adaptive,)))[adaptive]
     assert figures.mean("calls_ratio") <= 0.25
