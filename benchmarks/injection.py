@@ -125,7 +125,7 @@ def cases(count: int, seed: int = 0) -> list[Case]:
     for _ in range(count):
         doc = document(world, rng, CLEAN, sentences=12)
 
-        def suffix(rates: Rates, doc: list[str] = doc) -> str:
+        def suffix(rates: Rates, doc: list[Any] = doc) -> str:
             return text(continuation(world, doc, PREFIX_WORDS, rng, rates, SUFFIX_WORDS))
 
         prefix, harmless = text(doc[:PREFIX_WORDS]), text(document(world, rng, CLEAN, sentences=80))
