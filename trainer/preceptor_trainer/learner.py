@@ -20,8 +20,8 @@ import torch
 from preceptor_trainer.cohorts import PolicyCohort
 from preceptor_trainer.config import ComputeConfig, OptimizerConfig
 from preceptor_trainer.errors import TrainError
-from preceptor_trainer.logprobs import suffix_logps
 from preceptor_trainer.objectives.objective import LossInputs, Objective, TrainingSequence
+from preceptor_trainer.scoring import SuffixScorer, make_scorer
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,10 @@ class Learner:
         self._config = config
         self._compute = compute
         self._steps = steps
-        self._reference = copy.deepcopy(model).requires_grad_(False) if objective.needs_reference else None
+        self._scorer = make_scorer(self.model, compute.shared_prefix)
+        self._reference: SuffixScorer | None = None
+        if objective.needs_reference:
+            self._reference = copy.deepcopy(self._scorer).requires_grad_(False)
         matrices = [p for p in model.parameters() if p.requires_grad and p.dim() >= 2]
         vectors = [p for p in model.parameters() if p.requires_grad and p.dim() < 2]
         self.optimizer = torch.optim.AdamW(
@@ -112,7 +115,7 @@ class Learner:
 
     @torch.no_grad()
     def _gives_numbers(self, sequence: TrainingSequence) -> bool:
-        logps_1T, _ = suffix_logps(self.model, [sequence.prefix], [sequence.suffix])
+        logps_1T, _ = self._scorer([sequence.prefix], [sequence.suffix])
         return bool(logps_1T.isfinite().all()) and _all_finite(self.model)
 
     def _inputs(self, sequences: list[TrainingSequence]) -> LossInputs:
@@ -121,8 +124,8 @@ class Learner:
         reference_BT = None
         if self._reference is not None:
             with torch.no_grad():
-                reference_BT, _ = suffix_logps(self._reference, prefixes, suffixes)
-        policy_BT, mask_BT = suffix_logps(self.model, prefixes, suffixes)
+                reference_BT, _ = self._reference(prefixes, suffixes)
+        policy_BT, mask_BT = self._scorer(prefixes, suffixes)
         return LossInputs(sequences, policy_BT, reference_BT, mask_BT)
 
 
