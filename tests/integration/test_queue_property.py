@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 )
 
 from preceptor_client.queue import GROUP, CohortQueue, Delivery, Outcome, QueueOperations, connect
-from preceptor_client.queue.records import read_outcome
+from preceptor_client.queue.records import as_text, read_outcome
+from preceptor_client.queue.steps import IN_BYTES
 from queued import a_task, an_answer
 
 LEASE_MS = 10**9
@@ -237,8 +238,10 @@ def machine(url: str) -> type[RuleBasedStateMachine]:
 
         def outcomes(self, run: str) -> list[Outcome]:
             """Those that lie there now."""
-            entries: Any = self.wait(self.redis.xrange(f"{self.namespace}:verdicts:{run}"))
-            return [read_outcome(entry_id, fields) for entry_id, fields in entries]
+            command = ("XRANGE", f"{self.namespace}:verdicts:{run}", "-", "+")
+            execute: Any = self.redis.execute_command
+            entries = self.wait(execute(*command, **IN_BYTES))
+            return [read_outcome(as_text(entry_id), fields) for entry_id, fields in entries]
 
         def teardown(self) -> None:
             self.wait(self.redis.aclose())

@@ -4,7 +4,9 @@ In: `JudgeTask`s. Out: for each exactly one `Outcome` on its run's stream: a res
 Guarantees: a cohort of a run has one task and one outcome, however often it is submitted, delivered or answered. A
 task leaves `cohorts` in the same atomic step that stores its outcome, and an outcome stays until it is forgotten.
 Both streams are bounded: a producer waits for room, nothing is dropped. What Redis itself lost (a fail-over, no
-append-only file) is named by `missing`.
+append-only file) is named by `missing`. What is handed over together goes in few calls, at most `_AT_ONCE` cohorts or
+about `_BYTES_AT_ONCE` a call, so that no other client of Redis waits long; workers that settle at the same time share
+a call.
 Waits for: `submit` for room, `take` for a task, `outcomes` for an outcome, each woken by Redis; and every call for a
 Redis that is away, full or read-only, at most `patience_s`.
 Raises `QueueUnavailable` and `QueueMisfit`.
@@ -12,25 +14,43 @@ Raises `QueueUnavailable` and `QueueMisfit`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from itertools import chain
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from preceptor_client.contract import JudgeResponse, JudgeTask
 from preceptor_client.queue import scripts
 from preceptor_client.queue.connection import BLOCK_MS
-from preceptor_client.queue.records import Delivery, Outcome, UnreadableEntry, printable, read_outcome, read_task
+from preceptor_client.queue.records import (
+    Delivery,
+    Fields,
+    Outcome,
+    UnreadableEntry,
+    as_text,
+    printable,
+    read_outcome,
+    read_task,
+)
 from preceptor_client.queue.riding import Ride, Trouble, blocking_read
-from preceptor_client.queue.steps import GROUP, Keys, Steps
+from preceptor_client.queue.steps import GROUP, IN_BYTES, Keys, Steps
+from preceptor_client.queue.together import Together
 
 _PAGE = 256
+_AT_ONCE = 64
+_BYTES_AT_ONCE = 2**20
 _LEFT_BEHIND_MS = 600_000
 """A worker without a task and without a word for this long is taken off the group."""
 
+_TASK, _RESPONSE = TypeAdapter(JudgeTask), TypeAdapter(JudgeResponse)
 T = TypeVar("T")
-Fields = dict[str, str]
+Item = tuple[str | bytes, ...]
+Entry = tuple[str, Fields, int, str]
+"""Id, content, attempt, last error."""
 
 
 class CohortQueue:
@@ -56,6 +76,7 @@ class CohortQueue:
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
         self._redis = redis
+        self._execute: Any = redis.execute_command
         self._bound = bound
         self._run_bound = run_bound
         self._max_deliveries = max_deliveries
@@ -63,18 +84,32 @@ class CohortQueue:
         self._ride = Ride(redis, patience_s=patience_s, on_trouble=on_trouble)
         self._step = Steps(redis, self._keys, self._ride)
         self._given: dict[str, set[str]] = {}
+        self._settle = Together(self.settle_many)
 
     async def submit(self, task: JudgeTask) -> bool:
         """Append `task`, waiting for room. False if this cohort of this run is known already: then nothing changes.
 
         Also False if only the answer to a first try was lost, so that it is there either way.
         """
-        cohort, payload = task.request.cohort.id, task.model_dump_json()
-        while True:
-            state, *marker = await self._step(scripts.SUBMIT, self._bound, self._run_bound, task.run, cohort, payload)
-            if state != "full":
-                return bool(state == "appended")
-            await self._wait({self._keys.room: marker[0]}, count=1)
+        [new] = await self.submit_many([task])
+        return new
+
+    async def submit_many(self, tasks: Sequence[JudgeTask]) -> list[bool]:
+        """The same for each, in their order. If it is broken off, the first ones are there and the rest are not."""
+        new: list[bool] = []
+        items = ((task.run, task.request.cohort.id, _TASK.dump_json(task)) for task in tasks)
+        for group in _groups(items):
+            size = len(group)
+            while group:
+                marker, *states = await self._step(
+                    scripts.SUBMIT, self._bound, self._run_bound, *chain.from_iterable(group[:size])
+                )
+                new += [state == 1 for state in states]
+                group = group[len(states) :]
+                size = max(1, 2 * len(states))  # so that where room is scarce little is sent in vain
+                if marker:
+                    await self._wait(self._keys.room, marker, count=1)
+        return new
 
     async def missing(self, run: str, cohort_ids: Sequence[str]) -> list[str]:
         """Those of which Redis knows nothing any more: it came back without its last writes. Submit them again."""
@@ -89,27 +124,35 @@ class CohortQueue:
         After a break it starts over, since the Redis that answers may be another, and leaves out what it gave before.
         An outcome that cannot be read goes to the dead letters.
         """
+        async with aclosing(self.outcome_pages(run)) as pages:
+            async for page in pages:
+                for outcome in page:
+                    yield outcome
+
+    async def outcome_pages(self, run: str) -> AsyncGenerator[list[Outcome]]:
+        """The same, as many at once as there are: one at least, a few hundred at most."""
         stream = self._keys.verdicts(run)
         given = self._given[run] = set()
         last, breaks = "0-0", self._ride.breaks
         while True:
-            entries = await self._wait({stream: last}, count=_PAGE)
+            entries = await self._wait(stream, last, count=_PAGE)
             if not entries:
                 # A read whose time ran out and one that found nothing look the same: this tells them apart.
                 await self._ride.through(self._redis.ping)
             if breaks != self._ride.breaks:
                 last, breaks = "0-0", self._ride.breaks
                 continue
+            page = []
             for last, fields in entries:
                 if last in given:
                     continue
                 try:
-                    outcome = read_outcome(last, fields)
+                    page.append(read_outcome(last, fields))
                 except UnreadableEntry as error:
                     await self._step(scripts.BURY_OUTCOME, run, error.cohort, last, printable(str(error)))
-                else:
-                    given.add(last)
-                    yield outcome
+            if page:
+                given.update(outcome.entry_id for outcome in page)
+                yield page
 
     async def forget(self, run: str, outcomes: Sequence[Outcome]) -> None:
         """Remove outcomes whose effect is durable; frees room for as many cohorts."""
@@ -142,13 +185,11 @@ class CohortQueue:
         Returns an empty list after a second without any, or at once if it had to make the group (in a new Redis).
         What cannot be read, and what was delivered too often, is buried, not returned.
         """
-        claimed = await self._step(scripts.TAKE, consumer, count, lease_ms)
-        if claimed is None:
+        taken = await self._step(scripts.TAKE, consumer, count, lease_ms, in_bytes=True)
+        if taken is None:
             await self.open_group()
             return []
-        found = [(entry_id, _as_fields(flat), attempt, error) for entry_id, attempt, error, flat in claimed]
-        if not found:
-            found = [(entry_id, fields, 1, "") for entry_id, fields in await self._new(consumer, count)]
+        found = [_entry(*each) for each in taken] or await self._new(consumer, count)
         deliveries = []
         for entry_id, fields, attempt, last_error in found:
             try:
@@ -177,10 +218,23 @@ class CohortQueue:
         await self._step(scripts.HAND_BACK, consumer, int(error is not None), printable(error or ""), *ids)
 
     async def settle(self, delivery: Delivery, response: JudgeResponse) -> bool:
-        """Replace the task by its response. False if it has ended already: another was first, or it was withdrawn."""
-        task = delivery.task
-        arguments = (task.run, task.request.cohort.id, delivery.entry_id, response.model_dump_json())
-        return bool(await self._step(scripts.SETTLE, *arguments))
+        """Replace the task by its response. False if it has ended already: another was first, or it was withdrawn.
+
+        What is settled meanwhile by others goes with the next call, together.
+        """
+        return await self._settle((delivery, response))
+
+    async def settle_many(self, answers: Sequence[tuple[Delivery, JudgeResponse]]) -> list[bool]:
+        """The same for each."""
+        settled: list[bool] = []
+        items = (
+            (delivery.task.run, delivery.task.request.cohort.id, delivery.entry_id, _RESPONSE.dump_json(response))
+            for delivery, response in answers
+        )
+        for group in _groups(items):
+            late = set(await self._step(scripts.SETTLE, *chain.from_iterable(group)))
+            settled += [place not in late for place in range(len(group))]
+        return settled
 
     async def bury(self, delivery: Delivery, reason: str) -> bool:
         """Move the task to the dead letters and tell its run. False if it has ended already."""
@@ -194,26 +248,42 @@ class CohortQueue:
     async def _bury(self, entry_id: str, run: str, cohort: str, reason: str, attempts: int) -> bool:
         return bool(await self._step(scripts.BURY, run, cohort, entry_id, printable(reason), attempts))
 
-    async def _new(self, consumer: str, count: int) -> list[tuple[str, Fields]]:
-        def read() -> Any:
-            return self._redis.xreadgroup(GROUP, consumer, {self._keys.cohorts: ">"}, count=count, block=BLOCK_MS)
-
+    async def _new(self, consumer: str, count: int) -> list[Entry]:
+        command = ("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS")
         try:
-            return await self._ride.through(lambda: blocking_read(read()))
+            entries = await self._read(*command, self._keys.cohorts, ">")
         except ResponseError as error:
             if "NOGROUP" not in str(error):  # the queue was emptied under it: the next call makes the group
                 raise
             return []
+        return [(entry_id, fields, 1, "") for entry_id, fields in entries]
 
-    async def _wait(self, after: dict[str, str], *, count: int) -> list[tuple[str, Fields]]:
-        streams: Any = after
-        return await self._ride.through(lambda: blocking_read(self._redis.xread(streams, count=count, block=BLOCK_MS)))
+    async def _wait(self, stream: str, after: str, *, count: int) -> list[tuple[str, Fields]]:
+        return await self._read("XREAD", "COUNT", count, "BLOCK", BLOCK_MS, "STREAMS", stream, after)
+
+    async def _read(self, *command: str | int) -> list[tuple[str, Fields]]:
+        entries = await self._ride.through(lambda: blocking_read(self._execute(*command, **IN_BYTES)))
+        return [(as_text(entry_id), fields) for entry_id, fields in entries]
 
 
-def _as_fields(flat: Sequence[str]) -> Fields:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
+def _entry(entry_id: bytes, attempt: int, error: bytes, flat: Sequence[bytes]) -> Entry:
+    return as_text(entry_id), dict(zip(flat[::2], flat[1::2], strict=True)), attempt, as_text(error)
 
 
 def _pages(items: Sequence[T]) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), _PAGE):
         yield items[start : start + _PAGE]
+
+
+def _groups(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """As many as go in one call, whose payloads stand last."""
+    group: list[Item] = []
+    size = 0
+    for item in items:
+        if group and (len(group) == _AT_ONCE or size + len(item[-1]) > _BYTES_AT_ONCE):
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += len(item[-1])
+    if group:
+        yield group

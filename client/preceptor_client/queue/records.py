@@ -1,7 +1,7 @@
 """What the queue hands out, and how entries of its streams are read. No I/O.
 
-In: fields of an entry, which anyone may have written: any text, bytes that are no UTF-8 as surrogates. Out: a task or
-an outcome. Raises `UnreadableEntry` for everything else, and nothing but that.
+In: fields of an entry, which anyone may have written: any bytes. Out: a task or an outcome. Raises `UnreadableEntry`
+for everything else, and nothing but that.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from preceptor_client.config import describe
 from preceptor_client.contract import Identifier, JudgeResponse, JudgeTask
+
+Fields = Mapping[bytes, bytes]
 
 _IDENTIFIER: TypeAdapter[str] = TypeAdapter(Identifier)
 _LONGEST_REASON = 2_000
@@ -88,25 +90,25 @@ class UnreadableEntry(ValueError):
         self.cohort = cohort
 
 
-def read_task(fields: Mapping[str, str]) -> JudgeTask:
+def read_task(fields: Fields) -> JudgeTask:
     """The task of an entry of `cohorts`."""
-    run, cohort = _identifier(fields.get("run")), _identifier(fields.get("cohort"))
+    run, cohort = fields.get(b"run"), fields.get(b"cohort")
     try:
-        task = JudgeTask.model_validate_json(fields.get("task", "").encode("utf-8", "surrogateescape"))
+        task = JudgeTask.model_validate_json(fields.get(b"task", b""))
     except ValidationError as error:
-        raise UnreadableEntry(describe(error), run, cohort) from None
-    if (task.run, task.request.cohort.id) != (run, cohort):
-        raise UnreadableEntry("its task is another's", run, cohort)
+        raise UnreadableEntry(describe(error), _identifier(run), _identifier(cohort)) from None
+    if (task.run.encode(), task.request.cohort.id.encode()) != (run, cohort):
+        raise UnreadableEntry("its task is another's", _identifier(run), _identifier(cohort))
     return task
 
 
-def read_outcome(entry_id: str, fields: Mapping[str, str]) -> Outcome:
+def read_outcome(entry_id: str, fields: Fields) -> Outcome:
     """The outcome in an entry of `verdicts:<run>`."""
-    cohort = _identifier(fields.get("cohort"))
-    if cohort and "dead" in fields:
-        return Outcome(entry_id, cohort, dead=fields["dead"])
+    cohort = _identifier(fields.get(b"cohort"))
+    if cohort and b"dead" in fields:
+        return Outcome(entry_id, cohort, dead=as_text(fields[b"dead"]))
     try:
-        response = JudgeResponse.model_validate_json(fields.get("response", "").encode("utf-8", "surrogateescape"))
+        response = JudgeResponse.model_validate_json(fields.get(b"response", b""))
     except ValidationError as error:
         raise UnreadableEntry(describe(error), cohort=cohort) from None
     if response.cohort_id != cohort:
@@ -135,8 +137,13 @@ def printable(text: str) -> str:
     return plain if len(plain) <= _LONGEST_REASON else plain[: _LONGEST_REASON - 1] + "…"
 
 
-def _identifier(text: str | None) -> str:
+def as_text(raw: bytes) -> str:
+    """What Redis holds: bytes that are no UTF-8 survive as surrogates."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _identifier(raw: bytes | None) -> str:
     try:
-        return _IDENTIFIER.validate_python(text)
+        return _IDENTIFIER.validate_python(None if raw is None else as_text(raw))
     except ValidationError:
         return ""

@@ -162,8 +162,8 @@ class Ride:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
-async def blocking_read(read: Awaitable[Any]) -> list[tuple[str, dict[str, str]]]:
-    """The entries of a blocking read of one stream; none if the socket's time ran out first.
+async def blocking_read(read: Awaitable[Any]) -> list[tuple[Any, dict[Any, Any]]]:
+    """The entries of a blocking read of one stream, in str or bytes as they came; none if the socket's time ran out first.
 
     redis-py answers `[[stream, entries]]` under RESP2 and `{stream: [entries]}` under RESP3.
     """
@@ -177,7 +177,7 @@ async def blocking_read(read: Awaitable[Any]) -> list[tuple[str, dict[str, str]]
         raise asyncio.CancelledError
     if not answer:
         return []
-    entries: list[tuple[str, dict[str, str]]] = (
+    entries: list[tuple[Any, dict[Any, Any]]] = (
         next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
     )
     return entries

@@ -70,21 +70,33 @@ local function field(fields, name)
 end
 """
 
-# ARGV: bound, bound of the run, run, cohort, task. Returns `appended`, `known`, or `full` and the id to wait after on
-# `room`: read inside the same step, so that no wake-up falls in between.
+# ARGV: bound, bound of the run, then run, cohort and task of each. Returns the id to wait after on `room`, read inside
+# the same step so that no wake-up falls in between, then for each in turn 1 (appended) or 0 (known); it ends at the
+# first that there is no room for.
 SUBMIT = (
     _SHARED
     + """
-local run, cohort = ARGV[4], ARGV[5]
-if redis.call('HEXISTS', known(run), cohort) == 1 then return {'known'} end
-if redis.call('XLEN', cohorts) < tonumber(ARGV[2]) and redis.call('HLEN', known(run)) < tonumber(ARGV[3]) then
-  local id = redis.call('XADD', cohorts, '*', 'run', run, 'cohort', cohort, 'task', ARGV[6])
-  redis.call('HSET', known(run), cohort, id)
-  redis.call('SADD', runs, run)
-  return {'appended'}
+local bound, run_bound = tonumber(ARGV[2]), tonumber(ARGV[3])
+local open, kept, done = redis.call('XLEN', cohorts), {}, {''}
+for place = 4, #ARGV, 3 do
+  local run, cohort = ARGV[place], ARGV[place + 1]
+  local names = known(run)
+  if redis.call('HEXISTS', names, cohort) == 1 then
+    done[#done + 1] = 0
+  else
+    if not kept[run] then kept[run] = redis.call('HLEN', names) end
+    if open >= bound or kept[run] >= run_bound then
+      local last = redis.call('XREVRANGE', room, '+', '-', 'COUNT', 1)[1]
+      done[1] = last and last[1] or '0-0'
+      break
+    end
+    local id = redis.call('XADD', cohorts, '*', 'run', run, 'cohort', cohort, 'task', ARGV[place + 2])
+    redis.call('HSET', names, cohort, id)
+    if kept[run] == 0 then redis.call('SADD', runs, run) end
+    open, kept[run], done[#done + 1] = open + 1, kept[run] + 1, 1
+  end
 end
-local last = redis.call('XREVRANGE', room, '+', '-', 'COUNT', 1)[1]
-return {'full', last and last[1] or '0-0'}
+return done
 """
 )
 
@@ -110,13 +122,15 @@ return missing
 FORGET = (
     _SHARED
     + """
-local run = ARGV[2]
+local run, ids, ended = ARGV[2], {}, {}
 for place = 3, #ARGV, 2 do
   local cohort, id = ARGV[place], ARGV[place + 1]
-  redis.call('XDEL', verdicts(run), id)
   local value = redis.call('HGET', known(run), cohort)
-  if value == 'answered:' .. id or value == 'dead:' .. id then redis.call('HDEL', known(run), cohort) end
+  if value == 'answered:' .. id or value == 'dead:' .. id then ended[#ended + 1] = cohort end
+  ids[#ids + 1] = id
 end
+redis.call('XDEL', verdicts(run), unpack(ids))
+if #ended > 0 then redis.call('HDEL', known(run), unpack(ended)) end
 close(run)
 wake()
 """
@@ -160,8 +174,8 @@ redis.call('ZREMRANGEBYSCORE', workers, '-inf', now() - ARGV[2])
 """
 )
 
-# Takes over what others have held for longer than the lease. ARGV: consumer, count, lease in ms. Returns, of each,
-# entry, attempt, last error, fields; false if there is no group.
+# Takes over what others have held for longer than the lease, else takes what is new. ARGV: consumer, count, lease in
+# ms. Returns, of each, entry, attempt, last error, fields; false if there is no group.
 TAKE = (
     _SHARED
     + """
@@ -185,6 +199,9 @@ repeat
     end
   end
 until cursor == '0-0' or free <= 0
+if #taken > 0 then return taken end
+local new = redis.call('XREADGROUP', 'GROUP', group, consumer, 'COUNT', free, 'STREAMS', cohorts, '>')
+for place, each in ipairs(new and new[1][2] or {}) do taken[place] = {each[1], 1, '', each[2]} end
 return taken
 """
 )
@@ -224,17 +241,28 @@ end
 """
 )
 
-# Replaces a task by its response, once. ARGV: run, cohort, entry, response. Returns 1, or 0 if it had ended already.
+# Replaces tasks by their responses, each once. ARGV: run, cohort, entry and response of each. Returns the places (from
+# 0) of those that had ended already.
 SETTLE = (
     _SHARED
     + """
-local run, cohort, id = ARGV[2], ARGV[3], ARGV[4]
-if redis.call('HGET', known(run), cohort) ~= id or redis.call('XACK', cohorts, group, id) == 0 then return 0 end
-remove(id)
-local stored = redis.call('XADD', verdicts(run), '*', 'cohort', cohort, 'response', ARGV[5])
-redis.call('HSET', known(run), cohort, 'answered:' .. stored)
-wake()
-return 1
+local late, ids = {}, {}
+for place = 2, #ARGV, 4 do
+  local run, cohort, id = ARGV[place], ARGV[place + 1], ARGV[place + 2]
+  if redis.call('HGET', known(run), cohort) == id and redis.call('XACK', cohorts, group, id) == 1 then
+    local stored = redis.call('XADD', verdicts(run), '*', 'cohort', cohort, 'response', ARGV[place + 3])
+    redis.call('HSET', known(run), cohort, 'answered:' .. stored)
+    ids[#ids + 1] = id
+  else
+    late[#late + 1] = (place - 2) / 4
+  end
+end
+if #ids > 0 then
+  redis.call('XDEL', cohorts, unpack(ids))
+  redis.call('HDEL', errors, unpack(ids))
+  wake()
+end
+return late
 """
 )
 

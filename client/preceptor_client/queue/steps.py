@@ -5,14 +5,20 @@ In: a connection, a namespace, a `Ride`. Raises what the ride raises.
 
 from __future__ import annotations
 
+import hashlib
+from functools import cache
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.client import NEVER_DECODE
+from redis.exceptions import NoScriptError
 
 from preceptor_client.queue.riding import Ride
 
 GROUP = "judges"
 """The workers' consumer group."""
+IN_BYTES: dict[str, Any] = {NEVER_DECODE: True}
+"""For a command whose answer holds tasks or responses: they are read as JSON, which takes bytes."""
 
 
 class Keys:
@@ -41,15 +47,25 @@ class Steps:
     """Runs the scripts of `preceptor_client.queue.scripts`."""
 
     def __init__(self, redis: Redis, keys: Keys, ride: Ride) -> None:
-        self._redis = redis
-        self._keys = [keys.cohorts, keys.dead, keys.room, keys.errors, keys.runs, keys.letters, keys.workers]
-        self._prefix = keys.prefix
+        self._execute: Any = redis.execute_command
+        names = [keys.cohorts, keys.dead, keys.room, keys.errors, keys.runs, keys.letters, keys.workers]
+        self._first = (len(names), *names, keys.prefix)
         self._ride = ride
-        self._registered: dict[str, Any] = {}
 
-    async def __call__(self, script: str, *arguments: str | int) -> Any:
+    async def __call__(self, script: str, *arguments: str | bytes | int, in_bytes: bool = False) -> Any:
         """The answer of one step."""
-        step = self._registered.get(script)
-        if step is None:
-            step = self._registered[script] = self._redis.register_script(script)
-        return await self._ride.through(lambda: step(keys=self._keys, args=[self._prefix, *arguments]))
+        options = IN_BYTES if in_bytes else {}
+
+        async def step() -> Any:
+            try:
+                return await self._execute("EVALSHA", _name(script), *self._first, *arguments, **options)
+            except NoScriptError:  # a Redis that was not asked before
+                return await self._execute("EVAL", script, *self._first, *arguments, **options)
+
+        return await self._ride.through(step)
+
+
+@cache
+def _name(script: str) -> str:
+    """What Redis knows the script by."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
