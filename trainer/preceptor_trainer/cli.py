@@ -18,6 +18,7 @@ import typer
 from preceptor_client.config import ConfigError, describe, dump_config, load_config
 from preceptor_trainer.config import ENV_PREFIX, TrainConfig
 from preceptor_trainer.errors import TrainError, one_line
+from preceptor_trainer.planning.command import plan
 
 app = typer.Typer(help="Train, evaluate and demonstrate.", no_args_is_help=True, add_completion=False)
 
@@ -68,6 +69,15 @@ def train(
     if stopped_by is not None:
         raise _failed("train", f"stopped by {stopped_by.name}; --resume goes on with it", 128 + stopped_by)
     typer.echo(f"{resolved.run}: done, the policy is in {resolved.out / 'final'}", err=True)
+
+
+app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="""\b
+Examples:
+  preceptor plan configs/paper.yaml --plan configs/plans/gpt-oss-120b.yaml
+  preceptor plan configs/sip.yaml --plan configs/plans/judge-8b.yaml --plan.gpu=H200 --plan.gpus=32 --json""",
+)(plan)
 
 
 @app.command(

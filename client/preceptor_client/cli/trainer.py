@@ -1,4 +1,4 @@
-"""`preceptor demo | train | eval`: handed over to the trainer's own command line, this process becoming it."""
+"""`preceptor demo | train | plan | eval`: handed over to the trainer's own command line, this process becoming it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from preceptor_client.cli.common import CommandError
 _HELP = {
     "demo": "The whole loop on this machine, and what it brought. Example: preceptor demo --report runs/demo",
     "train": "Train a policy as a YAML file says. Example: preceptor train configs/sip.yaml --steps=100 --dry-run",
+    "plan": "What a run takes: GPUs, memory, hours. Example: preceptor plan configs/paper.yaml --plan models.yaml",
     "eval": "Measure a policy by the judge. Example: preceptor eval runs/sip/final --data held-out.jsonl",
 }
 
