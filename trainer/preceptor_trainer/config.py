@@ -172,9 +172,20 @@ class ObjectiveConfig(Section):
     """dpo: strength of the pull towards the reference model."""
     nll_weight: Annotated[float, Field(ge=0)] = 0.0
     """dpo: weight of an NLL term on the chosen candidate."""
+    pair_weight: Literal["none", "ratio"] = "none"
+    """dpo: whether a pair counts by how likely the policy still is to write it, for rollouts of older weights."""
+    correction: Literal["none", "clip", "truncate", "decoupled"] = "decoupled"
+    """grpo: what is done about rollouts of older weights: nothing, PPO's clipping, truncated importance sampling, or
+    both, each on its share of the way from the old weights; see docs/staleness.md."""
+    ratio_cap: Annotated[float, Field(ge=1)] = 2.0
+    """grpo (truncate, decoupled) and dpo (pair_weight): the largest weight."""
+    ratio_low: Annotated[float, Field(gt=0, lt=1)] = 0.125
+    ratio_high: Annotated[float, Field(gt=1)] = 8.0
+    """grpo (truncate, decoupled): a token whose ratio to its sampling policy lies outside does not train."""
     clip_low: Annotated[float, Field(gt=0, lt=1)] = 0.2
     clip_high: Weight = 0.2
-    """grpo: the ratio to the sampling policy is clipped to [1 - clip_low, 1 + clip_high]."""
+    """grpo (clip, decoupled): the ratio to the sampling policy, or of one update, is clipped to [1 - clip_low, 1 +
+    clip_high]."""
     normalize_std: bool = True
     """grpo: divide advantages by their standard deviation; False is Dr.GRPO."""
 

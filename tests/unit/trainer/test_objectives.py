@@ -147,10 +147,10 @@ def test_grpo_takes_what_the_policy_did_not_sample_as_on_policy() -> None:
     mask_BT = torch.tensor([[True] * 3, [True] * 3, [True, False, False]])
     policy_BT = policy_BT.masked_fill(~mask_BT, 0.0).requires_grad_()
     loss, figures = objective.loss(LossInputs(sequences, policy_BT, None, mask_BT))
-    # Advantages 0, 1, -1; ratios 1, 1 and e clipped on no side for a negative advantage.
-    assert loss.item() == pytest.approx(-(0 + 1 - math.e / 3) / 3)
-    assert figures["ratio"] == pytest.approx((6 + math.e) / 7)
-    assert figures["clipped"] == pytest.approx(1 / 7)
+    # Advantages 0, 1, -1; weights 1, 1 and e, which is truncated to 2.
+    assert loss.item() == pytest.approx(-(0 + 1 - 2 / 3) / 3)
+    assert figures["ratio"] == pytest.approx((3 + math.e) / 4)
+    assert figures["weight"] == pytest.approx((3 + 2) / 4)
 
 
 def test_dpo_adds_the_nll_of_the_chosen_when_asked() -> None:

@@ -14,11 +14,9 @@ def make_objective(config: ObjectiveConfig, suffix_tokens: int) -> Objective:
     """The objective that `config` names, for suffixes of at most `suffix_tokens`."""
     match config.name:
         case "dpo":
-            return Dpo(config.beta, config.nll_weight)
+            return Dpo(config)
         case "grpo":
-            return Grpo(
-                config.clip_low, config.clip_high, normalize_std=config.normalize_std, suffix_tokens=suffix_tokens
-            )
+            return Grpo(config, suffix_tokens)
         case "rf_nll":
             return RfNll()
         case "nll":
