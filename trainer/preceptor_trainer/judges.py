@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -70,24 +70,25 @@ class Judges:
         """Redis was away: see at once whether it still has everything."""
         self._doubt.set()
 
-    async def submit(self, cohort: PolicyCohort) -> bool:
-        """False if there is nothing to compare or a text is over the contract's limits."""
-        task = self._task(cohort)
-        if task is None:
-            return False
-        self._unanswered[cohort.id] = cohort, time.monotonic()
-        await self._queue.submit(task)
-        return True
+    async def submit(self, cohorts: Sequence[PolicyCohort]) -> list[PolicyCohort]:
+        """Those that no judge gets: there is nothing to compare, or a text is over the contract's limits."""
+        tasks = [(cohort, self._task(cohort)) for cohort in cohorts]
+        now = time.monotonic()
+        self._unanswered |= {cohort.id: (cohort, now) for cohort, task in tasks if task}
+        await self._queue.submit_many([task for _, task in tasks if task])
+        return [cohort for cohort, task in tasks if not task]
 
     async def outcomes(self) -> AsyncIterator[Answered]:
         """Every answer as it comes. Never ends."""
-        async for outcome in self._queue.outcomes(self.run):
-            cohort, _ = self._unanswered.pop(outcome.cohort_id, (None, 0.0))
-            if cohort is None:
-                self._count("unknown")
-            else:
-                yield Answered(cohort, outcome.response, outcome.dead)
-            await self._queue.forget(self.run, [outcome])
+        async with aclosing(self._queue.outcome_pages(self.run)) as pages:
+            async for page in pages:
+                for outcome in page:
+                    cohort, _ = self._unanswered.pop(outcome.cohort_id, (None, 0.0))
+                    if cohort is None:
+                        self._count("unknown")
+                    else:
+                        yield Answered(cohort, outcome.response, outcome.dead)
+                await self._queue.forget(self.run, page)
 
     async def tend(self) -> None:
         """Submit again what Redis knows nothing of any more. Never ends."""
@@ -95,10 +96,11 @@ class Judges:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._doubt.wait(), _TEND_EVERY_S)
             self._doubt.clear()
-            for id in await self._queue.missing(self.run, list(self._unanswered)):
-                if id in self._unanswered and (task := self._task(self._unanswered[id][0])):
-                    self._count("resubmitted")
-                    await self._queue.submit(task)
+            missing = await self._queue.missing(self.run, list(self._unanswered))
+            again = [self._unanswered[id][0] for id in missing if id in self._unanswered]
+            for _ in again:
+                self._count("resubmitted")
+            await self._queue.submit_many([task for cohort in again if (task := self._task(cohort))])
 
     async def withdraw(self, ids: Collection[str]) -> None:
         """These need no verdict any more."""

@@ -138,17 +138,17 @@ class TrainLoop:
     async def _produce(self) -> None:
         async with aclosing(self._prepared.windows()) as prepared:
             while group := await self._admit(prepared):
-                for cohort in await self._sample(group):
-                    await self._submit(cohort)
+                await self._submit(await self._sample(group))
         await self._buffer.close()
 
-    async def _submit(self, cohort: PolicyCohort) -> None:
+    async def _submit(self, cohorts: Sequence[PolicyCohort]) -> None:
         if self._judges is None:
-            await self._buffer.answer(cohort.id, cohort)
+            for cohort in cohorts:
+                await self._buffer.answer(cohort.id, cohort)
             return
         with self._doing("queue", "there is no room in it"):
-            fit = await self._judges.submit(cohort)
-        if not fit:
+            unfit = await self._judges.submit(cohorts)
+        for cohort in unfit:
             await self._drop(cohort, "unfit", "one candidate only, or a text over the contract's limits")
 
     async def _receive(self, judges: Judges) -> None:

@@ -31,6 +31,8 @@ from preceptor_trainer.stall import Stall
 
 METRICS_FILE = "metrics.jsonl"
 LINE_EVERY_S = 5.0
+WORK = frozenset({"sampling", "updating", "syncing"})
+"""What the trainer does itself; `seconds.idle` is the time in which it does none of it."""
 _SUMMED = ("judge", "events", "seconds", "stalled", "chosen", "rejected")
 NO_VERDICTS = {"cohorts": 0, "calls": 0, "tokens": 0, "verdicts": 0, "abstained": 0, "failed": 0}
 """`judge` of a line has all of these, also when no verdict came since the last one."""
@@ -52,7 +54,8 @@ class Telemetry:
         self._trouble: Trouble | None = None
         self._earlier_s = 0.0
         self._totals: dict[str, Counter[str]] = defaultdict(Counter)
-        self._started = time.monotonic()
+        self._started = self._idle_since = time.monotonic()
+        self._working = 0
         self._last_line = -LINE_EVERY_S
         console = Console(stderr=True)
         self._progress = (
@@ -161,12 +164,20 @@ class Telemetry:
 
     @contextmanager
     def clock(self, what: str) -> Iterator[None]:
-        """Seconds spent in the block go to `seconds.<what>` of the next line."""
+        """Seconds spent in the block go to `seconds.<what>` of the next line; see `WORK`."""
         start = time.monotonic()
+        works = what in WORK
+        if works and not self._working:
+            self._seconds["idle"] += start - self._idle_since  # type: ignore[assignment]
+        self._working += works
         try:
             yield
         finally:
-            self._seconds[what] += time.monotonic() - start  # type: ignore[assignment]
+            end = time.monotonic()
+            self._seconds[what] += end - start  # type: ignore[assignment]
+            self._working -= works
+            if works and not self._working:
+                self._idle_since = end
 
     def step(self, version: int, batch: Sequence[PolicyCohort], update: UpdateStats) -> None:
         """Update `version` (from 0) trained on `batch`."""

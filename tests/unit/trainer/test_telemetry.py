@@ -96,7 +96,28 @@ def test_clocks_add_up_per_name_even_if_the_work_fails(tmp_path: Path) -> None:
         with pytest.raises(KeyError), telemetry.clock("sampling"):
             raise KeyError
         telemetry.step(0, [cohort(0, 1.0, 0.0)], UPDATE)
-    assert set(lines(tmp_path)[0]["seconds"]) == {"updating", "sampling"}
+    assert set(lines(tmp_path)[0]["seconds"]) == {"updating", "sampling", "idle"}
+
+
+def test_idle_is_the_time_in_which_the_trainer_neither_samples_nor_updates_nor_syncs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("preceptor_trainer.telemetry.time.monotonic", lambda: now)
+    with Telemetry(tmp_path, "r", 10) as telemetry:
+        now = 2.0
+        with telemetry.clock("sampling"):
+            now = 3.0
+            with telemetry.clock("updating"):
+                now = 5.0
+            now = 6.0
+        with telemetry.clock("waiting"):
+            now = 9.0
+        with telemetry.clock("syncing"):
+            now = 10.0
+        telemetry.step(0, [cohort(0, 1.0, 0.0)], UPDATE)
+    seconds = {"sampling": 4.0, "updating": 2.0, "waiting": 3.0, "syncing": 1.0, "idle": 2.0 + 3.0}
+    assert lines(tmp_path)[0]["seconds"] == seconds
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
