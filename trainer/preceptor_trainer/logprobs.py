@@ -20,8 +20,8 @@ from torch import Tensor
 def suffix_logps(
     model: Any, prefixes: Sequence[Sequence[int]], suffixes: Sequence[Sequence[int]]
 ) -> tuple[Tensor, Tensor]:
-    """`logps_BT` (float32, natural logarithm, 0 where masked) and `mask_BT` (bool): token t of suffix b given all
-    before.
+    """`logps_BT` (natural logarithm, float32 or wider, 0 where masked) and `mask_BT` (bool): token t of suffix b given
+    all before.
 
     T is the longest suffix. Raises ValueError for an empty prefix: its suffix's first token would have no probability.
     """
@@ -31,7 +31,8 @@ def suffix_logps(
     positions: dict[str, Tensor] = {}
     if not bool(attention_BL.all()):
         positions = {"attention_mask": attention_BL, "position_ids": (attention_BL.cumsum(-1) - 1).clamp(min=0)}
-    logits_BTV = model(input_ids=ids_BL, use_cache=False, logits_to_keep=width + 1, **positions).logits[:, :-1].float()
+    logits_BTV = model(input_ids=ids_BL, use_cache=False, logits_to_keep=width + 1, **positions).logits[:, :-1]
+    logits_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
     targets_BT1 = ids_BL[:, -width:, None]
     logps_BT = logits_BTV.gather(-1, targets_BT1).squeeze(-1) - logits_BTV.logsumexp(-1)
     return logps_BT.masked_fill(~mask_BT, 0.0), mask_BT

@@ -70,25 +70,17 @@ def test_the_gradient_is_clipped_to_its_limit(tiny_llama: Callable[..., Any]) ->
 
 
 @pytest.mark.parametrize("name", ["dpo", "rf_nll", "grpo", "nll"])
-def test_a_loss_that_is_no_number_moves_nothing(
-    tiny_llama: Callable[..., Any], name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_loss_that_is_no_number_moves_nothing(tiny_llama: Callable[..., Any], name: str) -> None:
     model = tiny_llama()
     trainer = learner(model, name)
     trainer.update(COHORTS)
-    forward = model.forward
-    monkeypatch.setattr(model, "forward", lambda **inputs: overflowed(forward(**inputs)))
+    with torch.no_grad():
+        model.model.norm.weight.fill_(3e38)  # finite, and too large for what is computed with it
     before = copy.deepcopy((model.state_dict(), trainer.optimizer.state_dict()))
     with pytest.raises(TrainError, match=r"update 1 has loss nan .*: lower optimizer\.lr"):
         trainer.update(COHORTS)
     assert trainer.version == 1
     torch.testing.assert_close((model.state_dict(), trainer.optimizer.state_dict()), before, rtol=0, atol=0)
-
-
-def overflowed(output: Any) -> Any:
-    """What a model says whose weights are finite and too large."""
-    output.logits = output.logits * float("inf")
-    return output
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
