@@ -1,0 +1,1 @@
+"""What `preceptor bench queue` is made of."""
