@@ -6,6 +6,7 @@ have few values by construction: axes come from the rubric set, routes from the 
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, generate_latest
@@ -168,8 +169,8 @@ class Metrics:
     def count_judged(self, response: JudgeResponse) -> None:
         """One judged cohort."""
         self.judge_seconds.observe(response.elapsed_s)
-        for verdict in response.verdicts:
-            self.verdicts.labels(self._axis(verdict.axis), verdict.status.value).inc()
+        for (axis, status), count in Counts((verdict.axis, verdict.status) for verdict in response.verdicts).items():
+            self.verdicts.labels(self._axis(axis), status.value).inc(count)
         for axis, report in response.axes.items():
             if report.position_consistency is not None:
                 self.position_consistency.labels(self._axis(axis)).observe(report.position_consistency)
@@ -178,8 +179,8 @@ class Metrics:
 
     def count_readings(self, axis: str, readings: Iterable[Reading | OrderReading]) -> None:
         """What was read in the answers to some questions."""
-        for reading in readings:
-            self.parsed_answers.labels(self._axis(axis), reading.rung.value).inc()
+        for rung, count in Counts(reading.rung for reading in readings).items():
+            self.parsed_answers.labels(self._axis(axis), rung.value).inc(count)
 
     def count_repeated(self, axis: str, questions: int) -> None:
         """Questions put again because no answer named a verdict."""

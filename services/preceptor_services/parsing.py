@@ -22,6 +22,7 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from preceptor_client.contract import Parser
@@ -69,14 +70,7 @@ def read(
 ) -> Reading:
     """The label that `answer` gives. `cut_off`: it ran into its length limit. `texts`: those that were judged, as the
     prompt showed them; a sloppy verdict that stands in one of them is taken for a quotation."""
-
-    def label_of(value: Any) -> str | None:
-        matching = [label for label in labels if isinstance(value, str) and label.casefold() == value.casefold()]
-        return matching[0] if len(matching) == 1 else None
-
-    written = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
-    form = _Form(parser, "verdict", written, label_of, lambda value: value if value in labels else None)
-    return Reading(*_read(form, answer, constrained, cut_off, texts))
+    return Reading(*_read(_form_of(parser, tuple(labels)), answer, constrained, cut_off, texts))
 
 
 def read_order(
@@ -120,6 +114,18 @@ class _Form(Generic[VerdictT]):
     """Of what was written in a JSON field or a line; None if it is no verdict."""
     bare: Callable[[str], VerdictT | None]
     """Of a whole answer."""
+
+
+@lru_cache
+def _form_of(parser: Parser, labels: tuple[str, ...]) -> _Form[str]:
+    """What to look for in answers that name one of `labels`: the same for all answers to a rubric."""
+
+    def label_of(value: Any) -> str | None:
+        matching = [label for label in labels if isinstance(value, str) and label.casefold() == value.casefold()]
+        return matching[0] if len(matching) == 1 else None
+
+    written = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
+    return _Form(parser, "verdict", written, label_of, lambda value: value if value in labels else None)
 
 
 _OPEN_THOUGHT, _END_OF_THOUGHT = "<think>", "</think>"

@@ -22,14 +22,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self
 
-from jinja2 import Template
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from preceptor_client.contract import Endpoint, Mode, RubricInfo, RubricList, RubricName, RubricSpec
 from preceptor_client.rubrics import RubricError, Sourced, read_spec
 from preceptor_services.engine import Prompt
 from preceptor_services.fencing import Neutraliser
-from preceptor_services.templates import PromptError, compile_prompt, render
+from preceptor_services.templates import Compiled, PromptError, compile_prompt, render
 
 PACKAGED = Path(__file__).parent / "rubrics"
 _RESERVED = {"set", "rewrite"}
@@ -92,8 +91,8 @@ class _Asked:
     name: str
     """`<set>/<rubric>`."""
     hash: str
-    _prompt: Template
-    _system: Template | None
+    _prompt: Compiled
+    _system: Compiled | None
 
     def render(self, **texts: object) -> Prompt:
         """The prompt that asks about `texts`, which must have been neutralised."""
@@ -269,10 +268,10 @@ def _rewrite(source: Sourced[RewriteSpec], set_name: str, texts: TextRules) -> R
 
 def _templates(
     spec: RubricSpec | RewriteSpec, sample: Mapping[str, object], where: _Where
-) -> tuple[Template, Template | None]:
+) -> tuple[Compiled, Compiled | None]:
     """The compiled prompt and system of `spec`, each tried out once."""
 
-    def compiled(part: str, source: str) -> Template:
+    def compiled(part: str, source: str) -> Compiled:
         try:
             template = compile_prompt(source, sample.keys())
             render(template, **sample)

@@ -1,6 +1,6 @@
 """Prompt templates: Jinja, less everything that a prompt has no use for. Pure.
 
-In: a template's text. Out: a compiled template. Raises `PromptError` with the line.
+In: a template's text. Out: a `Compiled` template. Raises `PromptError` with the line.
 Guarantees: a template only puts texts together. Whoever may send a rubric with a request can neither reach into the
 process nor keep it busy: there are no calls, no arithmetic, no loops inside loops, only conditions, one loop at a time
 over what is given, and a few filters.
@@ -9,6 +9,7 @@ over what is given, and a few filters.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.meta import find_undeclared_variables
@@ -50,7 +51,20 @@ class PromptError(ValueError):
         self.line = line
 
 
-def compile_prompt(text: str, variables: Collection[str]) -> Template:
+@dataclass(frozen=True)
+class _Variable:
+    name: str
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A template; `parts` is all of it if it only joins texts and variables, which takes a tenth of Jinja's time."""
+
+    template: Template
+    parts: tuple[str | _Variable, ...] | None
+
+
+def compile_prompt(text: str, variables: Collection[str]) -> Compiled:
     """The template, which may use `variables`. Raises PromptError."""
     try:
         parsed = _JINJA.parse(text)
@@ -66,17 +80,33 @@ def compile_prompt(text: str, variables: Collection[str]) -> Template:
             f"{unknown[0]!r} is undefined: a template may use {', '.join(sorted(variables))}", _line(parsed, unknown[0])
         )
     try:
-        return _JINJA.from_string(parsed)
+        return Compiled(_JINJA.from_string(parsed), _plain_parts(parsed))
     except TemplateSyntaxError as error:
         raise PromptError(f"is not a Jinja template: {error.message}", error.lineno) from None
 
 
-def render(template: Template, **values: object) -> str:
+def render(compiled: Compiled, **values: object) -> str:
     """The prompt. Raises PromptError for what only rendering can find: an attribute that is not there."""
+    if compiled.parts is not None:
+        return "".join([part if isinstance(part, str) else str(values[part.name]) for part in compiled.parts])
     try:
-        return template.render(values)
+        return compiled.template.render(values)
     except UndefinedError as error:
         raise PromptError(str(error), 1) from None
+
+
+def _plain_parts(parsed: nodes.Template) -> tuple[str | _Variable, ...] | None:
+    parts: list[str | _Variable] = []
+    for output in parsed.body:
+        for node in output.iter_child_nodes():
+            match output, node:
+                case nodes.Output(), nodes.TemplateData():
+                    parts.append(node.data)
+                case nodes.Output(), nodes.Name():
+                    parts.append(_Variable(node.name))
+                case _:
+                    return None
+    return tuple(parts)
 
 
 def _objection(node: nodes.Node, loops: int) -> str | None:

@@ -26,6 +26,7 @@ import httpx
 
 from preceptor_client.contract import Usage
 from preceptor_services.engine.errors import REPEATABLE, EngineError
+from preceptor_services.engine.gathering import Call
 from preceptor_services.engine.hashing import ranked
 from preceptor_services.engine.protocol import Answer, Generation, Prompt
 from preceptor_services.engine.replica import Replica, Served, Teacher
@@ -38,18 +39,14 @@ _KEPT_OUT_PAUSE_S = 15.0
 """Reading the weights again costs seconds, and only a restart changes them."""
 
 
-@dataclass
-class _Call:
-    """One request's worth of prompts on its way. `sent` once it has left."""
+@dataclass(eq=False)
+class _Call(Call):
+    """At most one request's worth of prompts on its way."""
 
-    prompts: Sequence[Prompt]
-    generation: Generation
     deadline: float
     affinity: str
-    priority: Priority
     served: Served | None
     """The only weights that may answer."""
-    sent: bool = False
 
 
 class Engine:
@@ -158,7 +155,10 @@ class Engine:
         size = max_prompts if generation.endpoint == "completion" else 1
         chunks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
         return await self._all(
-            [_Call(chunk, generation, deadline, affinity, priority, self._served) for chunk in chunks]
+            [
+                _Call(chunk, generation, priority, size, deadline=deadline, affinity=affinity, served=self._served)
+                for chunk in chunks
+            ]
         )
 
     async def _all(self, calls: Sequence[_Call]) -> tuple[list[Answer], Usage]:
@@ -222,13 +222,11 @@ class Engine:
         )
         for place, replica in enumerate(self._order(call)):
             try:
-                async with replica.place(call.priority):
-                    if not replica.ready:
-                        continue  # lost while the call waited for its place
-                    if place:
-                        self._metrics.engine_switches.inc()
-                    call.sent = True
-                    return await replica.ask(call.prompts, call.generation)
+                if not replica.ready:
+                    continue  # lost while another was asked
+                if place:
+                    self._metrics.engine_switches.inc()
+                return await replica.gathering.ask(call)
             except EngineError as error:
                 if error.kind == "unreachable" and (last or self._others_are_ready(replica)):
                     replica.lose(error)

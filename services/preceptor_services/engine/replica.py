@@ -27,6 +27,7 @@ import httpx
 from preceptor_client.contract import Constraint, Endpoint, Usage
 from preceptor_services.engine.connection import Connection
 from preceptor_services.engine.errors import EngineError
+from preceptor_services.engine.gathering import Gathering
 from preceptor_services.engine.protocol import (
     Answer,
     Generation,
@@ -107,6 +108,8 @@ class Replica:
         self._stirred = asyncio.Event()
         self._places = PriorityPlaces(settings.concurrency)
         self._visits: set[asyncio.Timeout] = set()
+        self.gathering = Gathering(self.place, self.ask)
+        """By which callers ask; `ask` is one request."""
         metrics.engine_ready.labels(self.name).set(0)
         self._switch("open")
 
@@ -132,6 +135,8 @@ class Replica:
                 self._visits.add(visit)
                 try:
                     async with self._places.held(priority):
+                        if not self.ready:
+                            raise EngineError("unreachable", f"the engine at {self.url} was lost: {self.trouble}")
                         yield
                 finally:
                     self._visits.discard(visit)

@@ -19,7 +19,7 @@ from preceptor_services.engine import Answer, Engine, EngineError, Generation
 from preceptor_services.judging.findings import Heard
 from preceptor_services.judging.modes import Question
 from preceptor_services.metrics import Metrics
-from preceptor_services.parsing import Rung, read, read_order
+from preceptor_services.parsing import OrderReading, Reading, Rung, read, read_order
 from preceptor_services.priority import Priority
 from preceptor_services.rubrics import Rubric
 
@@ -60,6 +60,7 @@ class Asker:
     cache: VerdictCache | None
     whole: bool = False
     usage: Usage = field(default_factory=Usage)
+    _read_before: dict[tuple[Answer, int], Heard] = field(default_factory=dict)
 
     async def __call__(self, questions: Sequence[Question]) -> list[Heard]:
         """What the teacher says to each of `questions`, which show equally many candidates."""
@@ -76,8 +77,10 @@ class Asker:
             ):
                 if one.error is None:
                     heard[place] = one
+        readings: list[Reading | OrderReading] = []
         for one in heard:
-            self.metrics.count_readings(self.rubric.spec.axis, [*one.readings, *one.orders])
+            readings += [*one.readings, *one.orders]
+        self.metrics.count_readings(self.rubric.spec.axis, readings)
         return heard
 
     async def _ask_once(
@@ -118,6 +121,15 @@ class Asker:
     def _read(self, question: Question, answer: Answer) -> Heard:
         if answer.error is not None:
             return Heard(error=answer.error)
+        if not answer.bound:
+            return self._read_anew(question, answer)
+        # An answer that was held to its form is read without a look at the texts, and most are one of a few labels.
+        key = answer, len(question.texts)
+        if (heard := self._read_before.get(key)) is None:
+            heard = self._read_before[key] = self._read_anew(question, answer)
+        return heard
+
+    def _read_anew(self, question: Question, answer: Answer) -> Heard:
         spec, shown = self.rubric.spec, question.texts
         cut_off = answer.cut_off or (False,) * len(answer.texts)
         votes = list(zip(answer.texts, cut_off, strict=True))
@@ -132,10 +144,11 @@ class Asker:
         readings = tuple(
             read(spec.parser, text, labels, constrained=answer.bound, cut_off=cut, texts=shown) for text, cut in votes
         )
-        thoughts = answer.reasoning or (None,) * len(readings)
+        if not any(answer.reasoning):
+            return Heard(readings)
         return Heard(
             readings=tuple(
                 replace(reading, rationale=reading.rationale or (thought if reading.rung is not Rung.ABSTAIN else None))
-                for reading, thought in zip(readings, thoughts, strict=True)
+                for reading, thought in zip(readings, answer.reasoning, strict=True)
             )
         )

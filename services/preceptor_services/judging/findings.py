@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from preceptor_client.contract import Comparison, Status, Verdict, Votes
 from preceptor_services.parsing import OrderReading, Reading
@@ -18,22 +19,22 @@ class Heard:
     """Of rankings, in the place of readings."""
     error: str | None = None
 
-    @property
+    @cached_property
     def readable(self) -> bool:
         """Whether any vote names a verdict."""
         return any(r.label is not None for r in self.readings) or any(o.order is not None for o in self.orders)
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """The readable votes."""
         return [reading.label for reading in self.readings if reading.label is not None]
 
-    @property
+    @cached_property
     def unreadable(self) -> int:
         """Votes that name no verdict."""
         return sum(r.label is None for r in self.readings) + sum(o.order is None for o in self.orders)
 
-    @property
+    @cached_property
     def rationale(self) -> str | None:
         """The first reason given with a verdict."""
         given = [r.rationale for r in self.readings if r.label] + [o.rationale for o in self.orders if o.order]
@@ -57,7 +58,8 @@ class Judgement:
     findings: list[Finding]
     position_consistency: float | None = None
     position_bias: float | None = None
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: Callable[[], Sequence[Comparison]] = tuple
+    """Every comparison, made when somebody asks for them."""
 
 
 def first_error(heard: Iterable[Heard]) -> str | None:

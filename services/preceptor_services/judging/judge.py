@@ -152,7 +152,7 @@ class Judge:
                 usage=asker.usage,
                 position_consistency=judgement.position_consistency,
                 position_bias=judgement.position_bias,
-                comparisons=judgement.comparisons if request.detail else (),
+                comparisons=tuple(judgement.comparisons()) if request.detail else (),
             )
         response = JudgeResponse(
             cohort_id=request.cohort.id,

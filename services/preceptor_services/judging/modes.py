@@ -80,28 +80,32 @@ async def _pairwise(rubric: Rubric, texts: Texts, pairing: Pairing, ask: Ask) ->
     contest = tournament(
         pairing.schedule, texts.copies, order=pairing.order, seed=pairing.seed, pivot=texts.pivot, budget=pairing.budget
     )
-    comparisons: list[Comparison] = []
+    heard: dict[tuple[int, int], Heard] = {}
     error: str | None = None
     while pairs := contest.next_round():
         shown = [(texts.distinct[first], texts.distinct[second]) for first, second in pairs]
         answers = await ask([Question(rubric.render(**texts.shared, a=a, b=b), (a, b)) for a, b in shown])
-        outcomes = {pair: outcome_of(rubric, heard) for pair, heard in zip(pairs, answers, strict=True)}
-        contest.record(outcomes)
+        said = dict(zip(pairs, answers, strict=True))
+        contest.record({pair: outcome_of(rubric, one) for pair, one in said.items()})
         error = error or first_error(answers)
-        comparisons += [
+        heard |= said
+
+    def comparisons() -> list[Comparison]:
+        return [
             Comparison(
                 first=texts.names[first],
                 second=texts.names[second],
-                outcome=_in_words(outcomes[first, second]),
-                rationale=heard.rationale,
+                outcome=_in_words(contest.outcomes[first, second]),
+                rationale=one.rationale,
             )
-            for (first, second), heard in zip(pairs, answers, strict=True)
+            for (first, second), one in heard.items()
         ]
+
     return Judgement(
         [_placed(standing, error) for standing in contest.standings()],
         position_consistency(contest.outcomes),
         position_bias(contest.outcomes),
-        tuple(comparisons),
+        comparisons,
     )
 
 
@@ -109,9 +113,12 @@ def outcome_of(rubric: Rubric, heard: Heard) -> Outcome:
     """A comparison's outcome for the text shown first: what most readable votes say, a tie if they are split."""
     if heard.error is not None:
         return Unanswered.FAILED
-    ranked = Counter(rubric.spec.labels[label] for label in heard.labels).most_common(2)
-    if not ranked:
+    values = [rubric.spec.labels[label] for label in heard.labels]
+    if not values:
         return Unanswered.UNREADABLE
+    if len(values) == 1:
+        return values[0]
+    ranked = Counter(values).most_common(2)
     return 0.5 if len(ranked) == 2 and ranked[0][1] == ranked[1][1] else ranked[0][0]
 
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from preceptor_services.templates import PromptError, compile_prompt, render
 
 VARIABLES = ("prefix", "candidate", "candidates")
+PIECES = st.sampled_from(["{{ prefix }}", "{{ candidate }}", "{# a remark #}", "words \n", "<a>", "\n", "  "])
 
 
 def test_a_template_puts_texts_together() -> None:
@@ -13,6 +16,17 @@ def test_a_template_puts_texts_together() -> None:
     )
     assert render(template, prefix=" p ", candidate="c", candidates=[]) == "p: c"
     assert render(template, prefix=" p ", candidate="", candidates=[]) == "p."
+
+
+@given(st.lists(PIECES), st.text(), st.none() | st.text())
+def test_a_template_without_conditions_says_what_jinja_makes_of_it(
+    pieces: list[str], prefix: str, candidate: str | None
+) -> None:
+    template = compile_prompt("".join(pieces), VARIABLES)
+    assert template.parts is not None
+    assert render(template, prefix=prefix, candidate=candidate) == template.template.render(
+        prefix=prefix, candidate=candidate
+    )
 
 
 def test_a_template_may_loop_over_candidates() -> None:
