@@ -1,0 +1,1 @@
+"""The parts of benchmarks/shared_prefix.py."""
