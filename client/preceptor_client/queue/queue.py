@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from itertools import chain
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
@@ -48,7 +49,7 @@ _LEFT_BEHIND_MS = 600_000
 
 _TASK, _RESPONSE = TypeAdapter(JudgeTask), TypeAdapter(JudgeResponse)
 T = TypeVar("T")
-Item = tuple[str | bytes, ...]
+Item = list[str | bytes]
 Entry = tuple[str, Fields, int, str]
 """Id, content, attempt, last error."""
 
@@ -98,12 +99,11 @@ class CohortQueue:
         """The same for each, in their order. If it is broken off, the first ones are there and the rest are not."""
         new: list[bool] = []
         items = ((task.run, task.request.cohort.id, _TASK.dump_json(task)) for task in tasks)
-        for group in _groups(items):
+        for run, group in _groups(items):
             size = len(group)
             while group:
-                marker, *states = await self._step(
-                    scripts.SUBMIT, self._bound, self._run_bound, *chain.from_iterable(group[:size])
-                )
+                parts = chain.from_iterable(group[:size])
+                marker, *states = await self._step(scripts.SUBMIT, self._bound, self._run_bound, run, *parts)
                 new += [state == 1 for state in states]
                 group = group[len(states) :]
                 size = max(1, 2 * len(states))  # so that where room is scarce little is sent in vain
@@ -231,8 +231,8 @@ class CohortQueue:
             (delivery.task.run, delivery.task.request.cohort.id, delivery.entry_id, _RESPONSE.dump_json(response))
             for delivery, response in answers
         )
-        for group in _groups(items):
-            late = set(await self._step(scripts.SETTLE, *chain.from_iterable(group)))
+        for run, group in _groups(items):
+            late = set(await self._step(scripts.SETTLE, run, *chain.from_iterable(group)))
             settled += [place not in late for place in range(len(group))]
         return settled
 
@@ -275,15 +275,15 @@ def _pages(items: Sequence[T]) -> Iterator[Sequence[T]]:
         yield items[start : start + _PAGE]
 
 
-def _groups(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """As many as go in one call, whose payloads stand last."""
-    group: list[Item] = []
-    size = 0
-    for item in items:
-        if group and (len(group) == _AT_ONCE or size + len(item[-1]) > _BYTES_AT_ONCE):
-            yield group
-            group, size = [], 0
-        group.append(item)
-        size += len(item[-1])
-    if group:
-        yield group
+def _groups(items: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, list[Item]]]:
+    """Run by run, as many as go in one call; first in an item stands its run, last its payload."""
+    for run, of_run in groupby(items, key=itemgetter(0)):
+        group: list[Item] = []
+        size = 0
+        for _, *item in of_run:
+            if group and (len(group) == _AT_ONCE or size + len(item[-1]) > _BYTES_AT_ONCE):
+                yield run, group
+                group, size = [], 0
+            group.append(item)
+            size += len(item[-1])
+        yield run, group

@@ -163,7 +163,7 @@ class Ride:
 
 
 async def blocking_read(read: Awaitable[Any]) -> list[tuple[Any, dict[Any, Any]]]:
-    """The entries of a blocking read of one stream, in str or bytes as they came; none if the socket's time ran out first.
+    """The entries of a blocking read of one stream, in str or bytes; none if the socket's time ran out first.
 
     redis-py answers `[[stream, entries]]` under RESP2 and `{stream: [entries]}` under RESP3.
     """

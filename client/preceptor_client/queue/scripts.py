@@ -70,31 +70,34 @@ local function field(fields, name)
 end
 """
 
-# ARGV: bound, bound of the run, then run, cohort and task of each. Returns the id to wait after on `room`, read inside
+# ARGV: bound, bound of the run, run, then cohort and task of each. Returns the id to wait after on `room`, read inside
 # the same step so that no wake-up falls in between, then for each in turn 1 (appended) or 0 (known); it ends at the
 # first that there is no room for.
 SUBMIT = (
     _SHARED
     + """
-local bound, run_bound = tonumber(ARGV[2]), tonumber(ARGV[3])
-local open, kept, done = redis.call('XLEN', cohorts), {}, {''}
-for place = 4, #ARGV, 3 do
-  local run, cohort = ARGV[place], ARGV[place + 1]
-  local names = known(run)
-  if redis.call('HEXISTS', names, cohort) == 1 then
+local bound, run_bound, run, names = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], {}
+for place = 5, #ARGV, 2 do names[#names + 1] = ARGV[place] end
+local found = redis.call('HMGET', known(run), unpack(names))
+local open, kept = redis.call('XLEN', cohorts), redis.call('HLEN', known(run))
+local done, new, entries = {''}, {}, {}
+for place, cohort in ipairs(names) do
+  if found[place] or new[cohort] then
     done[#done + 1] = 0
+  elseif open >= bound or kept >= run_bound then
+    local last = redis.call('XREVRANGE', room, '+', '-', 'COUNT', 1)[1]
+    done[1] = last and last[1] or '0-0'
+    break
   else
-    if not kept[run] then kept[run] = redis.call('HLEN', names) end
-    if open >= bound or kept[run] >= run_bound then
-      local last = redis.call('XREVRANGE', room, '+', '-', 'COUNT', 1)[1]
-      done[1] = last and last[1] or '0-0'
-      break
-    end
-    local id = redis.call('XADD', cohorts, '*', 'run', run, 'cohort', cohort, 'task', ARGV[place + 2])
-    redis.call('HSET', names, cohort, id)
-    if kept[run] == 0 then redis.call('SADD', runs, run) end
-    open, kept[run], done[#done + 1] = open + 1, kept[run] + 1, 1
+    local id = redis.call('XADD', cohorts, '*', 'run', run, 'cohort', cohort, 'task', ARGV[4 + 2 * place])
+    entries[#entries + 1] = cohort
+    entries[#entries + 1] = id
+    open, kept, new[cohort], done[#done + 1] = open + 1, kept + 1, true, 1
   end
+end
+if #entries > 0 then
+  redis.call('HSET', known(run), unpack(entries))
+  redis.call('SADD', runs, run)
 end
 return done
 """
@@ -241,23 +244,27 @@ end
 """
 )
 
-# Replaces tasks by their responses, each once. ARGV: run, cohort, entry and response of each. Returns the places (from
-# 0) of those that had ended already.
+# Replaces tasks by their responses, each once. ARGV: run, then cohort, entry and response of each. Returns the places
+# (from 0) of those that had ended already.
 SETTLE = (
     _SHARED
     + """
-local late, ids = {}, {}
-for place = 2, #ARGV, 4 do
-  local run, cohort, id = ARGV[place], ARGV[place + 1], ARGV[place + 2]
-  if redis.call('HGET', known(run), cohort) == id and redis.call('XACK', cohorts, group, id) == 1 then
-    local stored = redis.call('XADD', verdicts(run), '*', 'cohort', cohort, 'response', ARGV[place + 3])
-    redis.call('HSET', known(run), cohort, 'answered:' .. stored)
+local run, names, late, ids, answers = ARGV[2], {}, {}, {}, {}
+for place = 3, #ARGV, 3 do names[#names + 1] = ARGV[place] end
+local found = redis.call('HMGET', known(run), unpack(names))
+for place, cohort in ipairs(names) do
+  local id = ARGV[1 + 3 * place]
+  if found[place] == id and redis.call('XACK', cohorts, group, id) == 1 then
+    local stored = redis.call('XADD', verdicts(run), '*', 'cohort', cohort, 'response', ARGV[2 + 3 * place])
+    answers[#answers + 1] = cohort
+    answers[#answers + 1] = 'answered:' .. stored
     ids[#ids + 1] = id
   else
-    late[#late + 1] = (place - 2) / 4
+    late[#late + 1] = place - 1
   end
 end
 if #ids > 0 then
+  redis.call('HSET', known(run), unpack(answers))
   redis.call('XDEL', cohorts, unpack(ids))
   redis.call('HDEL', errors, unpack(ids))
   wake()
