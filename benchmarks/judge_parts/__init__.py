@@ -1,0 +1,1 @@
+"""Parts of the judge benchmark: see `benchmarks.judge`."""
