@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
@@ -19,6 +19,7 @@ from preceptor_trainer.logprobs import suffix_logps
 from preceptor_trainer.rollouts.engine import EngineError, PolicyEngine, Rollouts
 from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine, export_for_vllm
+from preceptor_trainer.rollouts.vllm_transfer import GLOO_ARGUMENTS
 from tiny_policy import tiny_llama, word_tokenizer
 
 pytestmark = pytest.mark.timeout(600)  # the first test that needs vLLM waits for it to start
@@ -31,7 +32,9 @@ class PolicyServer:
 
     def __init__(self, directory: Path) -> None:
         start = export_for_vllm(tiny_llama(99), word_tokenizer(), directory / "start")
-        self._part = vllm_part(start, "policy", directory, name="policy", max_model_len=64, development=True)
+        self._part = vllm_part(
+            start, "policy", directory, name="policy", max_model_len=64, development=True, extra=GLOO_ARGUMENTS
+        )
         assert self._part.url
         self.url = self._part.url
         self.start()
@@ -60,7 +63,7 @@ def policy_url(policy_server: PolicyServer) -> str:
 EOS = 3
 
 
-@pytest.fixture(params=["torch", pytest.param("vllm", marks=pytest.mark.slow)])
+@pytest.fixture(params=["torch", *(pytest.param(sync, marks=pytest.mark.slow) for sync in ("files", "gloo"))])
 async def make_engine(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[Callable[..., Awaitable[PolicyEngine]]]:
@@ -72,7 +75,7 @@ async def make_engine(
             made.append(TorchEngine(tiny_llama(0), **settings))
         else:
             url = request.getfixturevalue("policy_url")
-            made.append(VllmEngine(VllmConfig(url=url), tmp_path / "weights", **settings))
+            made.append(VllmEngine(VllmConfig(url=url, sync=request.param), tmp_path / "weights", **settings))
             await made[-1].load(tiny_llama(0), 0)
         return made[-1]
 
@@ -156,16 +159,17 @@ async def test_a_server_that_is_not_there_is_an_error_that_names_its_address(tmp
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sync", ["files", "gloo"])
 async def test_a_server_that_dies_is_waited_for_and_one_that_was_restarted_samples_the_current_weights(
-    policy_server: PolicyServer, tmp_path: Path
+    policy_server: PolicyServer, tmp_path: Path, sync: Literal["files", "gloo"]
 ) -> None:
-    idle = VllmEngine(VllmConfig(url=policy_server.url), tmp_path / "idle")
+    idle = VllmEngine(VllmConfig(url=policy_server.url, sync=sync), tmp_path / "idle")
     await idle.load(tiny_llama(0), 0)
     await idle.load(tiny_llama(1), 1)
     before = await idle.sample(PREFIXES, k=2, n_tokens=8, seed=5)
 
     # Another engine, so that the first one cannot notice that the server is away for a while.
-    busy = VllmEngine(VllmConfig(url=policy_server.url, patience_s=0.5), tmp_path / "busy")
+    busy = VllmEngine(VllmConfig(url=policy_server.url, sync=sync, patience_s=0.5), tmp_path / "busy")
     await busy.load(tiny_llama(1), 1)
     sample = asyncio.create_task(busy.sample(PREFIXES, k=64, n_tokens=40, seed=6))
     await until_running(policy_server.url)

@@ -100,9 +100,14 @@ class VllmConfig(Section):
 
     url: str = "http://127.0.0.1:8001"
     model: str = "policy"
+    sync: Literal["files", "gloo", "nccl"] = "files"
+    """How weights get there: through a folder, or over a process group straight into the server's memory, by gloo on
+    CPUs and by NCCL between GPUs. The server has to be started for it: see docs/rollouts.md."""
     sync_dir: Path | None = None
-    """Where weights are handed over: a folder of this run alone that trainer and server both see. Default:
+    """files: a folder of this run alone that trainer and server both see; in memory (/dev/shm) is fastest. Default:
     `<out>/weights`."""
+    sync_host: str = "127.0.0.1"
+    """gloo: this machine's address as the server sees it."""
     timeout_s: Seconds = 300.0
     tolerance: Weight = 0.05
     """Nats by which the server's log-probs may differ from the trainer's before a sync counts as failed."""

@@ -1,9 +1,9 @@
 """Sampling by the policy's own vLLM server, which is given new weights in place.
 
-In: token ids. Out: `Rollouts`. `load` keeps a copy of the weights where the server can read them, has it reload them
-and drop its prefix cache, and then asks for log-probs of a probe text and compares them with the model's own: a server
-that serves anything but the weights of `version` is an error, never a silent bias. Sampling and loading never overlap,
-so a sample runs on one version.
+In: token ids. Out: `Rollouts`. `load` keeps a copy of the weights, as a file that the server reads or in memory from
+where a process group takes it (`rollouts.vllm.sync`), has the server load it and drop its prefix cache, and then asks
+for log-probs of a probe text and compares them with the model's own: a server that serves anything but the weights of
+`version` is an error, never a silent bias. Sampling and loading never overlap, so a sample runs on one version.
 
 The server may die, hang or be restarted, with the weights of its start folder, at any moment. It bears a mark while it
 has the weights, which a restart loses; a sample counts only if the mark is still there after it. A server that lost it
@@ -20,6 +20,7 @@ import asyncio
 import copy
 import secrets
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +37,7 @@ from preceptor_trainer.logprobs import suffix_logps
 from preceptor_trainer.patience import Patience
 from preceptor_trainer.rollouts.engine import EngineError, Rollouts
 from preceptor_trainer.rollouts.vllm_server import UNMARKED, Away, VllmServer
+from preceptor_trainer.rollouts.vllm_transfer import Packed, Transfer, pack
 
 PROBE_TOKENS = 16
 _COPIES = "policy-version-"
@@ -57,17 +59,21 @@ def export_for_vllm(model: Any, tokenizer: Any, directory: Path) -> Path:
 def _save_weights(model: Any, directory: Path) -> None:
     """Every tensor of `model` by name, tied ones as well, which `save_pretrained` would leave out."""
     directory.mkdir(parents=True, exist_ok=True)
-    # Cloned one by one: safetensors refuses tensors that share memory.
-    tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}
+    tensors: dict[str, torch.Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        # safetensors refuses tensors that share memory.
+        tensors[name] = tensor.clone() if tensor.data_ptr() in seen else tensor.contiguous()
+        seen.add(tensor.data_ptr())
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """The weights of `version` in `folder`, and what the model itself says of a probe text."""
+    """The weights of `version`, in a folder or in memory, and what the model itself says of a probe text."""
 
     version: int
-    folder: Path
+    weights: Path | Packed
     probe: tuple[int, ...]
     logps: torch.Tensor
 
@@ -86,6 +92,13 @@ class VllmEngine:
         self._numbers = count()
         self._mark: str | None = None
         """The mark that the server bears while it has the weights of `_copy`; None: hand them over first."""
+        self._transfer = (
+            None if config.sync == "files" else Transfer(self._server, config.sync, config.sync_host, config.timeout_s)
+        )
+        self._spare: list[torch.Tensor] = []
+        """Memory of a copy that is not needed any more."""
+        self.seconds: dict[str, float] = {}
+        """What the last load took: `copy`, with the model's own view of the probe beside it, `deliver` and `check`."""
         self.waiting: str | None = None
 
     @property
@@ -127,7 +140,12 @@ class VllmEngine:
     async def load(self, model: Any, version: int) -> None:
         async with self._turn:
             former = self._copy
-            weights = await asyncio.to_thread(self._keep, model, version)
+            began = time.perf_counter()
+            kept, (probe, logps) = await asyncio.gather(
+                asyncio.to_thread(self._keep, model, version), asyncio.to_thread(_probe, model, version)
+            )
+            self.seconds = {"copy": time.perf_counter() - began}
+            weights = _Copy(version, kept, probe, logps)
             if former is None:
                 try:
                     await self._hand_over(weights)
@@ -135,10 +153,14 @@ class VllmEngine:
                     raise EngineError(f"{away}; start the policy's server or set rollouts.vllm.url") from away
             else:
                 await self._ride(partial(self._hand_over, weights))
-            if former and former.folder != weights.folder:
-                await asyncio.to_thread(shutil.rmtree, former.folder, ignore_errors=True)
+                if isinstance(former.weights, Packed):
+                    self._spare = former.weights.chunks
+                elif former.weights != weights.weights:
+                    await asyncio.to_thread(shutil.rmtree, former.weights, ignore_errors=True)
 
     async def close(self) -> None:
+        if self._transfer:
+            self._transfer.leave()
         await self._server.close()
         await asyncio.to_thread(self._remove_copies)
 
@@ -151,6 +173,8 @@ class VllmEngine:
                     return await attempt()
                 except Away as away:
                     self._mark = None
+                    if self._transfer:
+                        self._transfer.leave()
                     self.waiting = str(away)
                     if not await patience.pause():
                         raise EngineError(
@@ -165,9 +189,16 @@ class VllmEngine:
         self._mark = None
         mark = f"{self._own}{next(self._numbers)}"
         await self._server.set_mark(mark)
-        await self._server.reload(weights.folder)
+        began = time.perf_counter()
+        if isinstance(weights.weights, Path):
+            await self._server.reload(weights.weights)
+        else:
+            assert self._transfer
+            await self._transfer.send(weights.weights)
+        delivered = time.perf_counter()
         served = torch.tensor(await self._server.logps(weights.probe))
         await self._check_mark(mark)
+        self.seconds |= {"deliver": delivered - began, "check": time.perf_counter() - delivered}
         difference = (weights.logps - served).abs().mean().item()
         if not difference <= self._config.tolerance:
             raise EngineError(
@@ -189,8 +220,11 @@ class VllmEngine:
             "a policy's server serves one run; set rollouts.vllm.url"
         )
 
-    def _keep(self, model: Any, version: int) -> _Copy:
-        """A copy of `model`, complete when it gets its name: a server that comes back may have to read it again."""
+    def _keep(self, model: Any, version: int) -> Path | Packed:
+        """A copy of `model`, complete when it gets its name: a server that comes back may have to be given it again."""
+        if self._transfer:
+            room, self._spare = self._spare, []
+            return pack(model.state_dict(), room)
         if self._copy is None:
             self._remove_copies()  # of a run that was killed
         folder = self._sync_dir / f"{_COPIES}{version}"
@@ -204,12 +238,17 @@ class VllmEngine:
                 f"cannot write the policy's weights to {self._sync_dir}: {error}; make room or set "
                 "rollouts.vllm.sync_dir"
             ) from error
-        generator = torch.Generator().manual_seed(version)
-        probe = torch.randint(0, model.config.vocab_size, (PROBE_TOKENS,), generator=generator).tolist()
-        with torch.inference_mode():
-            logps_1T, _ = suffix_logps(model, [probe[:1]], [probe[1:]])
-        return _Copy(version, folder, tuple(probe), logps_1T[0].cpu())
+        return folder
 
     def _remove_copies(self) -> None:
         for folder in self._sync_dir.glob(f"{_COPIES}*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _probe(model: Any, version: int) -> tuple[tuple[int, ...], torch.Tensor]:
+    """A text, and the model's log-probs of it."""
+    generator = torch.Generator().manual_seed(version)
+    probe = torch.randint(0, model.config.vocab_size, (PROBE_TOKENS,), generator=generator).tolist()
+    with torch.inference_mode():
+        logps_1T, _ = suffix_logps(model, [probe[:1]], [probe[1:]])
+    return tuple(probe), logps_1T[0].cpu()

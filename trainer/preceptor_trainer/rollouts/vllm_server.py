@@ -1,8 +1,9 @@
 """What the policy engine asks of vLLM, over HTTP, and what its answers mean.
 
-In: token ids, folders of weights, marks. Out: rollouts, log-probs, marks. Every question may wait for the server, for
-as long as its time-out. Raises `Away` for a server that may come back by itself (no connection, no answer in time, an
-engine that died) and `EngineError` for one that waiting does not help (it refuses, or is another program).
+In: token ids, folders of weights, steps of a transfer, marks. Out: rollouts, log-probs, marks. Every question may wait
+for the server, for as long as its time-out. Raises `Away` for a server that may come back by itself (no connection, no
+answer in time, an engine that died) and `EngineError` for one that waiting does not help (it refuses, or is another
+program).
 
 A mark is a text that the engine's process keeps beside its weights; a restart loses it, and so it tells whether a
 server still has what it was given. Setting a mark and loading weights are vLLM's development mode
@@ -42,6 +43,10 @@ class _Nothing(BaseModel):
 
 class _Reset(BaseModel):
     success: bool
+
+
+class _Workers(BaseModel):
+    world_size: int
 
 
 class _Mark(BaseModel):
@@ -95,6 +100,35 @@ class VllmServer:
         await self._ask(
             "/collective_rpc", _Nothing, {"method": "reload_weights", "kwargs": {"weights_path": str(folder)}}
         )
+        await self._forget()
+
+    async def workers(self) -> int:
+        """Processes that hold weights."""
+        return (await self._ask("/get_world_size", _Workers, small=True)).world_size
+
+    async def join_transfer(self, invitation: dict[str, Any]) -> None:
+        """Returns when the workers have joined the trainer's group."""
+        await self._ask("/init_weight_transfer_engine", _Nothing, {"init_info": invitation})
+
+    async def pause(self) -> None:
+        """Give up what it works on, and begin nothing new; nobody waits for it any more."""
+        await self._ask("/pause?mode=abort", _Nothing, {}, small=True)
+
+    async def start_update(self) -> None:
+        """Get ready for new weights."""
+        await self._ask("/start_weight_update", _Nothing, {})
+
+    async def receive_update(self, description: dict[str, object]) -> None:
+        """Returns when the workers have received and loaded what is described."""
+        await self._ask("/update_weights", _Nothing, {"update_info": description})
+
+    async def finish_update(self) -> None:
+        """Serve the new weights, and forget what was computed with the ones before."""
+        await self._ask("/finish_weight_update", _Nothing, {})
+        await self._forget()
+        await self._ask("/resume", _Nothing, {}, small=True)
+
+    async def _forget(self) -> None:
         if not (await self._ask("/reset_prefix_cache", _Reset, {}, small=True)).success:
             raise Away("it still works on a request that was given up, with the weights before")
 
