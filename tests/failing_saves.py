@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 
 from preceptor_trainer.checkpoint import (
+    Moments,
     TrainerState,
     load_state,
     newest_intact,
@@ -37,11 +38,11 @@ from tiny_policy import tiny_llama, word_tokenizer
 _OPERATIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
 
 
-def state(step: int) -> TrainerState:
+def state(step: int) -> tuple[TrainerState, Moments]:
     """Small, with something in every part."""
-    optimizer = {"state": {0: {"exp_avg": torch.full((4,), float(step))}}, "param_groups": [{"params": [0], "lr": 0.1}]}
     rng = {"torch": torch.get_rng_state()}
-    return TrainerState("run", step, optimizer, rng, 0, Position(0, step), [], {}, {})
+    moments = {"embedding.weight": {"exp_avg": torch.full((4,), float(step))}}
+    return TrainerState("run", step, rng, 0, Position(0, step), [], {}, {}), moments
 
 
 def _kill_at(number: int) -> None:
@@ -61,7 +62,7 @@ def _kill_at(number: int) -> None:
 def main(out: Path) -> None:
     torch.set_num_threads(1)
     first = out.with_name("first")
-    save_checkpoint(first, tiny_llama(), word_tokenizer(), state(1))
+    save_checkpoint(first, tiny_llama(), word_tokenizer(), *state(1))
     for kind, stride in (("steps", 5), ("final", 1)):
         number, killed = 0, True
         while killed:
@@ -84,7 +85,7 @@ def _save_and_die(target: Path, kill_at: int) -> bool:
     child = os.fork()
     if child == 0:
         _kill_at(kill_at)
-        save_checkpoint(target, model, tokenizer, state(2))
+        save_checkpoint(target, model, tokenizer, *state(2))
         os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
@@ -95,7 +96,7 @@ def _save_full(out: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, resource.RLIM_INFINITY))
         said = "saved"
         try:
-            save_checkpoint(target, model, tokenizer, state(3))
+            save_checkpoint(target, model, tokenizer, *state(3))
         except TrainError as error:
             said = str(error)
         verify(target)

@@ -3,11 +3,12 @@ on exactly where it was.
 
     <out>/checkpoints/step-00000100/  config.json, model.safetensors, tokenizer...
                                       trainer.json         steps, stream, cohorts in flight, configuration
-                                      trainer.safetensors  optimizer moments, random number states
+                                      trainer.safetensors  moments of the optimizer by weight, random number states
                                       SHA256SUMS           of every file, for `sha256sum -c`
     <out>/final/                      the same
 
-In: the policy, its tokenizer and a `TrainerState`. Out: a directory that is there in full or not at all: it is
+In: the policy, its tokenizer, a `TrainerState` and the optimizer's moments, all of them whole: nothing in it depends
+on how many ranks the run had. Out: a directory that is there in full or not at all: it is
 written beside its place, flushed to the disk and renamed, and one that it replaces is moved aside first, where the
 next look finds it should the trainer die in between. A flipped bit in any file is found by its checksum. No pickles.
 Blocks for the disk: call it in a thread. One process at a time may write to `<out>`. Raises `TrainError`.
@@ -20,15 +21,15 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from preceptor_trainer.cohorts import PreparedWindow
 from preceptor_trainer.data.stream import Position
@@ -37,17 +38,20 @@ from preceptor_trainer.errors import TrainError
 VALUES_FILE = "trainer.json"
 TENSORS_FILE = "trainer.safetensors"
 SUMS_FILE = "SHA256SUMS"
+_MOMENTS, _RNG = "optimizer.", "rng."
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+Moments = Mapping[str, Mapping[str, torch.Tensor]]
+"""Of an optimizer: name of a weight -> name of a moment -> its values."""
 
 
 @dataclass(frozen=True)
 class TrainerState:
-    """What a run needs besides the weights to go on."""
+    """What a run needs besides the weights and their moments to go on."""
 
     run: str
     step: int
-    optimizer: dict[str, Any]
-    """Its state dict."""
     rng: dict[str, torch.Tensor]
     """States of random number generators, by name."""
     samplings: int
@@ -74,7 +78,6 @@ class _Values(BaseModel):
     in_flight: list[PreparedWindow]
     files: dict[str, int]
     config: dict[str, Any]
-    param_groups: list[dict[str, Any]]
 
 
 def rng_states() -> dict[str, torch.Tensor]:
@@ -85,7 +88,7 @@ def rng_states() -> dict[str, torch.Tensor]:
     return states
 
 
-def save_checkpoint(target: Path, model: Any, tokenizer: Any, state: TrainerState) -> None:
+def save_checkpoint(target: Path, model: Any, tokenizer: Any, state: TrainerState, moments: Moments) -> None:
     """Write `target`, replacing what is there. If the disk does not take it, what was there stays."""
     partial, aside = _partial(target), _aside(target)
     try:
@@ -94,7 +97,7 @@ def save_checkpoint(target: Path, model: Any, tokenizer: Any, state: TrainerStat
         partial.mkdir(parents=True)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        _write_state(partial, state)
+        _write_state(partial, state, moments)
         _write_sums(partial)
         for path in [*partial.rglob("*"), partial]:
             _flush(path)
@@ -116,29 +119,27 @@ def save_checkpoint(target: Path, model: Any, tokenizer: Any, state: TrainerStat
 
 
 def load_state(checkpoint: Path) -> TrainerState:
-    """What `checkpoint` holds for the trainer."""
+    """What `checkpoint` holds for the trainer, but for the moments."""
     path = checkpoint / VALUES_FILE
     try:
         values = _Values.model_validate_json(path.read_bytes())
-        path = checkpoint / TENSORS_FILE
-        tensors = load_file(path)
-        rng: dict[str, torch.Tensor] = {}
-        moments: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "rng":
-                rng[rest] = tensor
-            else:
-                parameter, _, moment = rest.partition(".")
-                moments.setdefault(int(parameter), {})[moment] = tensor
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise TrainError(f"cannot read {path}: {where + ': ' if where else ''}{first['msg']}") from error
-    except (OSError, SafetensorError, ValueError) as error:
+    except OSError as error:
         raise TrainError(f"cannot read {path}: {error}") from error
-    plain = {name: getattr(values, name) for name in _Values.model_fields if name != "param_groups"}
-    return TrainerState(**plain, rng=rng, optimizer={"state": moments, "param_groups": values.param_groups})
+    plain = {name: getattr(values, name) for name in _Values.model_fields}
+    return TrainerState(**plain, rng=_tensors(checkpoint, _RNG))
+
+
+def load_moments(checkpoint: Path) -> Moments:
+    """The optimizer's moments that `checkpoint` holds."""
+    moments: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in _tensors(checkpoint, _MOMENTS).items():
+        weight, _, moment = name.rpartition(".")
+        moments.setdefault(weight, {})[moment] = tensor
+    return moments
 
 
 def verify(checkpoint: Path) -> None:
@@ -237,14 +238,25 @@ def _step_of(path: Path) -> float:
         return math.inf
 
 
-def _write_state(directory: Path, state: TrainerState) -> None:
-    plain = {name: value for name, value in vars(state).items() if name in _Values.model_fields}
-    values = _Values(**plain, param_groups=state.optimizer["param_groups"])
+def _write_state(directory: Path, state: TrainerState, moments: Moments) -> None:
+    values = _Values(**{name: getattr(state, name) for name in _Values.model_fields})
     (directory / VALUES_FILE).write_text(values.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    tensors = {f"rng.{name}": tensor for name, tensor in state.rng.items()}
-    for parameter, moments in state.optimizer["state"].items():
-        tensors |= {f"optimizer.{parameter}.{moment}": tensor for moment, tensor in moments.items()}
+    tensors = {f"{_RNG}{name}": tensor for name, tensor in state.rng.items()}
+    for weight, own in moments.items():
+        tensors |= {f"{_MOMENTS}{weight}.{moment}": tensor for moment, tensor in own.items()}
     save_file(tensors, directory / TENSORS_FILE)
+
+
+def _tensors(checkpoint: Path, kind: str) -> dict[str, torch.Tensor]:
+    """Those whose names begin with `kind`, which is left out."""
+    path = checkpoint / TENSORS_FILE
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {
+                name.removeprefix(kind): file.get_tensor(name) for name in sorted(file.keys()) if name.startswith(kind)
+            }
+    except (OSError, SafetensorError) as error:
+        raise TrainError(f"cannot read {path}: {error}") from error
 
 
 def _write_sums(directory: Path) -> None:

@@ -38,7 +38,8 @@ def _commands() -> None:
     epilog="""\b
 Examples:
   preceptor train configs/sip.yaml --steps=100 --optimizer.lr=1e-4 --dry-run
-  preceptor train configs/sip.yaml --checkpoint.every=50 --resume""",
+  preceptor train configs/sip.yaml --checkpoint.every=50 --resume
+  torchrun --nproc-per-node 8 -m preceptor_trainer train configs/sip.yaml""",
 )
 def train(
     context: typer.Context,
@@ -48,6 +49,9 @@ def train(
     restart: Annotated[bool, typer.Option("--restart", help="Replace the run that is in out.")] = False,
 ) -> None:
     """Train a policy as CONFIG says; any key can be set as --section.key=value."""
+    if _rank():
+        _follow()
+        return
     if resume and restart:
         raise _failed("train", "--resume goes on with a run and --restart replaces it: give one of them", 2)
     try:
@@ -221,6 +225,24 @@ def _sigterm_as_sigint() -> Iterator[list[int]]:
         yield came
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _rank() -> int:
+    """Of this process in its run; 0 for one that torchrun did not start."""
+    return int(os.environ.get("RANK", "0")) if "WORLD_SIZE" in os.environ else 0
+
+
+def _follow() -> None:
+    """A rank that torchrun started beside rank 0, which prints and fails for all of them."""
+    from preceptor_trainer.ranks import RankLost
+    from preceptor_trainer.run import follow
+
+    try:
+        follow()
+    except RankLost:
+        raise typer.Exit(1) from None
+    except (TrainError, RuntimeError) as error:
+        raise _failed("train", f"rank {_rank()}: {one_line(str(error))}", 1) from None
 
 
 def _failed(command: str, why: object, status: int) -> typer.Exit:

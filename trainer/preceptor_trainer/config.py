@@ -41,10 +41,11 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    """The policy to start from: a Hugging Face directory or name, with its tokenizer."""
+    """The policy to start from. Its weights are held in float32, whatever the files have: AdamW moves a weight by about
+    `optimizer.lr`, which half precision would round away."""
 
     path: str
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """A Hugging Face directory or name, with its tokenizer."""
 
 
 class DataConfig(Section):
@@ -213,12 +214,12 @@ class ComputeConfig(Section):
     """How an update is computed: what it gives is the same, up to rounding."""
 
     micro_cohorts: Positive | None = None
-    """Cohorts per forward pass; gradients of the passes add up to the same update. None takes the whole step at once.
-    """
+    """Cohorts per forward pass of each rank; gradients of the passes add up to the same update. None takes the whole
+    step at once."""
     shared_prefix: Literal["auto", "off"] = "auto"
     """Compute a cohort's prefix once for all its candidates, where the model is found to give the same numbers so."""
-    precision: Literal["float32", "bfloat16"] | None = None
-    """Of the products of matrices, in the update; weights, moments and sums stay in `model.dtype`. None is that."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the products of matrices, in the update; weights, moments and sums stay in float32."""
     activation_checkpointing: bool = False
     """Keep no activations inside a layer; compute them again on the way back."""
     compile: bool = False

@@ -284,11 +284,10 @@ class TrainLoop:
         )
 
     def _state(self) -> TrainerState:
-        """Of this moment. Its tensors are the optimizer's own, which the next update changes."""
+        """Of this moment. Weights and moments are read when it is saved, which the next update waits for."""
         return TrainerState(
             run=self._config.run,
             step=self._learner.version,
-            optimizer=self._learner.optimizer.state_dict(),
             rng=rng_states(),
             samplings=self._sampler.calls,
             position=self._position,
@@ -300,7 +299,8 @@ class TrainLoop:
     async def _save(self, target: Path, state: TrainerState) -> None:
         self._telemetry.flush_to_disk()
         self._ledger.flush_to_disk()
-        await asyncio.to_thread(save_checkpoint, target, self._learner.model, self._tokenizer, state)
+        moments = await asyncio.to_thread(self._learner.moments)
+        await asyncio.to_thread(save_checkpoint, target, self._learner.model, self._tokenizer, state, moments)
         self._kept = state.step
 
 

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from transformers import AutoModelForCausalLM
 
-from preceptor_trainer.checkpoint import TrainerState, load_state, newest_intact, tidy
+from preceptor_trainer.checkpoint import TrainerState, load_moments, load_state, newest_intact, tidy
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.learner import Learner
@@ -67,9 +67,7 @@ def find_start(config: TrainConfig, start: Start, say: Callable[[str], None]) ->
 def restore(learner: Learner, checkpoint: Path, state: TrainerState) -> None:
     """Weights, optimizer and random numbers as they were. The reference model stays what the run began with."""
     weights = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=learner.model.dtype)
-    learner.model.load_state_dict(weights.state_dict())
-    learner.optimizer.load_state_dict(state.optimizer)
-    learner.version = state.step
+    learner.restore(weights.state_dict(), load_moments(checkpoint), state.step)
     torch.set_rng_state(state.rng["torch"])
     if "cuda" in state.rng and torch.cuda.is_available():
         torch.cuda.set_rng_state(state.rng["cuda"])

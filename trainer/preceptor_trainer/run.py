@@ -5,6 +5,8 @@ rewrite service and a vLLM server. Out: in `<out>`: `config.yaml`, `run.json`, `
 `summary.json`, `checkpoints/`, `final/`. Everything that is needed is looked for before the first document is read.
 SIGINT or SIGTERM end it after the update it is at, with a checkpoint to resume from; a second one at once. Raises
 `TrainError`, whose text says what to change.
+
+Under torchrun rank 0 does all of this, and the others (`follow`) take part in its updates alone.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ from preceptor_trainer.learner import Learner
 from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
 from preceptor_trainer.loop import Parts, TrainLoop
 from preceptor_trainer.objectives import make_objective
+from preceptor_trainer.ranks import ALONE, Ranks
 from preceptor_trainer.resume import Start, find_start, name_in_redis, restore
 from preceptor_trainer.rewrite_ahead import RewriteAhead
 from preceptor_trainer.rollouts.engine import PolicyEngine
@@ -60,10 +63,27 @@ _STATUS_PATIENCE_S = 2.0
 
 def train(config: TrainConfig, start: Start = "fresh") -> signal.Signals | None:
     """Run `config` to its end, or to a signal, which is returned."""
-    return asyncio.run(_until_signalled(config, start))
+    ranks = Ranks.join()
+    try:
+        return asyncio.run(_until_signalled(config, start, ranks))
+    finally:
+        ranks.leave()
 
 
-async def _until_signalled(config: TrainConfig, start: Start) -> signal.Signals | None:
+def follow() -> None:
+    """Take part in the run of rank 0, with its configuration, until it ends. Raises `RankLost` if it is gone."""
+    ranks = Ranks.join()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # rank 0 is told as well, and needs the others for its last checkpoint
+    word, body = ranks.hear()
+    if word != "end":
+        config = TrainConfig.model_validate_json(body)
+        _prepare_torch(config)
+        _learner(config, load_policy(config, ranks)[0], ranks).follow()
+    ranks.leave()
+
+
+async def _until_signalled(config: TrainConfig, start: Start, ranks: Ranks) -> signal.Signals | None:
     stop, came = asyncio.Event(), list[signal.Signals]()
     running = asyncio.current_task()
     assert running is not None
@@ -77,24 +97,23 @@ async def _until_signalled(config: TrainConfig, start: Start) -> signal.Signals 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, note, number)
     try:
-        finished = await run(config, start, stop)
+        finished = await run(config, start, stop, ranks)
     except asyncio.CancelledError:
         finished = False
     return None if finished else came[0]
 
 
-async def run(config: TrainConfig, start: Start = "fresh", stop: asyncio.Event | None = None) -> bool:
+async def run(
+    config: TrainConfig, start: Start = "fresh", stop: asyncio.Event | None = None, ranks: Ranks = ALONE
+) -> bool:
     """`train` for those who have an event loop, and their own mind about signals. False if `stop` ended it."""
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(config.deterministic)
+    _prepare_torch(config)
+    if config.deterministic and ranks.count > 1:
+        raise TrainError("deterministic is for one rank: sums over several are rounded by their number")
     try:
         async with AsyncExitStack() as resources:
             resources.enter_context(sole_use(config.out))
-            return await _run(config, start, stop or asyncio.Event(), resources)
+            return await _run(config, start, stop or asyncio.Event(), ranks, resources)
     except FolderInUse:
         raise TrainError(f"another run is at work in {config.out}: stop it, or set out") from None
     except OSError as error:
@@ -105,14 +124,23 @@ async def run(config: TrainConfig, start: Start = "fresh", stop: asyncio.Event |
         raise TrainError(f"out of memory: lower compute.micro_cohorts or cohorts_per_step ({error})") from error
 
 
-async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, resources: AsyncExitStack) -> bool:
+def _prepare_torch(config: TrainConfig) -> None:
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(config.deterministic)
+
+
+async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ranks, resources: AsyncExitStack) -> bool:
     begun = find_start(config, start, lambda what: print(f"{config.run}: {what}", file=sys.stderr, flush=True))
     state = begun[1] if begun else None
     (config.out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
-    model, tokenizer = load_policy(config)
+    model, tokenizer = load_policy(config, ranks)
     codec = Codec(tokenizer)
-    objective = make_objective(config.objective, config.data.suffix_tokens)
-    learner = Learner(model, objective, config.optimizer, config.compute, config.steps)
+    ranks.tell("begin", config.model_dump_json().encode())
+    learner = _learner(config, model, ranks)
     if begun:
         restore(learner, *begun)
     telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps))
@@ -135,12 +163,17 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, resources
     return finished
 
 
-def load_policy(config: TrainConfig) -> tuple[Any, Any]:
+def _learner(config: TrainConfig, model: Any, ranks: Ranks) -> Learner:
+    objective = make_objective(config.objective, config.data.suffix_tokens)
+    return Learner(model, objective, config.optimizer, config.compute, config.steps, ranks)
+
+
+def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:
     """Model (on its device) and tokenizer, checked against the windows that they are to be used for."""
     path = config.model.path
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, config.model.dtype))
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     except Exception as error:  # what a damaged folder makes transformers raise is not said anywhere
         raise TrainError(f"cannot load the policy {path}: {type(error).__name__}: {error}; set model.path") from error
     if len(tokenizer) > model.config.vocab_size:
@@ -154,15 +187,15 @@ def load_policy(config: TrainConfig) -> tuple[Any, Any]:
         raise TrainError(
             f"data.prefix_tokens + data.suffix_tokens is {window}, {path} takes {positions} tokens: lower one of them"
         )
-    return model.to(_device(config.device)), tokenizer
+    return model.to(_device(config.device, ranks)), tokenizer
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _device(name: str, ranks: Ranks) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise TrainError("device is cuda and torch sees no GPU: set device to cpu or auto")
-    return torch.device(name)
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", ranks.local_rank)
 
 
 async def _judges(

@@ -28,11 +28,11 @@ def config(**changes: Any) -> TrainConfig:
         "out": "runs/x",
         "steps": 100,
         "cohorts_per_step": 256,
-        "model": {"path": "policy", "dtype": "bfloat16"},
+        "model": {"path": "policy"},
         "data": {"path": "documents.jsonl", "prefix_tokens": 1920, "suffix_tokens": 128},
         "pool": {"original": False, "rollouts": 16},
         "judge": {"axes": {"quality": 1.0, "safety": 1.0}},
-        "compute": {"micro_cohorts": 4},
+        "compute": {"micro_cohorts": 4, "precision": "bfloat16"},
     }
     return TrainConfig.model_validate(values | changes)
 
@@ -120,7 +120,7 @@ def test_a_step_takes_as_long_as_its_slowest_pool_or_all_of_them_in_turn() -> No
 
 def test_weights_are_sent_where_there_are_rollouts() -> None:
     made = plan()
-    assert made.sync_bytes == 2 * POLICY.parameters
+    assert made.sync_bytes == 4 * POLICY.parameters
     assert {pool.name for pool in made.pools if pool.waits} == {"trainer", "policy engine"}
     none = plan(config(pool={"rewrite": True}))
     assert none.sync_bytes == 0

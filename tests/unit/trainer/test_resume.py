@@ -50,7 +50,6 @@ def keep(out: Path, learner: Learner, files: dict[str, int]) -> Path:
     state = TrainerState(
         run="train",
         step=learner.version,
-        optimizer=learner.optimizer.state_dict(),
         rng=rng_states(),
         samplings=3,
         position=Position(0, 7),
@@ -58,7 +57,7 @@ def keep(out: Path, learner: Learner, files: dict[str, int]) -> Path:
         files=files,
         config=config(out).model_dump(mode="json"),
     )
-    save_checkpoint(target, learner.model, Codec(word_tokenizer()).tokenizer, state)
+    save_checkpoint(target, learner.model, Codec(word_tokenizer()).tokenizer, state, learner.moments())
     return target
 
 

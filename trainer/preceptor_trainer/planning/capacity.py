@@ -93,8 +93,7 @@ class TrainingMemory:
 
 def training_memory(config: TrainConfig, work: UpdateWork, gpus: int) -> TrainingMemory:
     """An estimate: activations are those of the layers, and float32 logits with what softmax makes of them."""
-    size = BYTES[config.model.dtype]
-    computed = BYTES[config.compute.precision or config.model.dtype]
+    size, computed = BYTES["float32"], BYTES[config.compute.precision]
     copies = 5 if config.objective.name in WITH_REFERENCE else 4
     cohorts = -(-config.cohorts_per_step // gpus)
     share = min(cohorts, config.compute.micro_cohorts or cohorts) / config.cohorts_per_step

@@ -112,7 +112,7 @@ def make_plan(config: TrainConfig, settings: PlanSettings, shares: Mapping[str, 
     """Of `config`, on `settings.gpus` GPUs."""
     gpu = GPUS[settings.gpu]
     update, engines = update_work(config, settings), engine_work(config, settings)
-    sync_bytes = update.model.parameters * BYTES[config.model.dtype]
+    sync_bytes = update.model.parameters * BYTES["float32"]
     sync_seconds = sync_bytes / shares["network"].value if config.pool.rollouts else 0.0
     trained = _trained(update, gpu, shares)
     pools = [Pool("trainer", ("update",), 1, 1, trained.gpu_seconds, sync_seconds, 0, 0.0)]
