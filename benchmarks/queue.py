@@ -27,7 +27,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,7 @@ from benchmarks.measuring.sides import interleaved
 from benchmarks.queue_parts.payload import CANDIDATES, keep, load
 from benchmarks.queue_parts.rounds import AHEAD, AT_ONCE, Producer, Round
 from preceptor_client.contract import JudgeResponse, JudgeTask
-from preceptor_client.stack import Stack, redis_part
+from preceptor_client.stack import Process, Stack, redis_part
 from preceptor_client.stack.process import Part
 
 NAMES = {"queue": "queue", "worker": "queue, through the worker", "redis": "redis-py", "celery": "Celery", "rq": "RQ"}
@@ -64,17 +64,18 @@ class Side:
     """A side at work: its processes, and what was measured of them."""
 
     producer: Producer
-    processes: Mapping[str, int]
-    """Process ids, of the worker and of Redis."""
+    worker: Process
+    redis: Process
     count: int
     rounds: list[Round] = field(default_factory=list)
     cpu_s: dict[str, list[float]] = field(default_factory=dict)
 
     def run(self) -> None:
         """One round."""
-        before = {name: cpu_seconds(pid) for name, pid in self.processes.items()}
-        self.rounds.append(done := self.producer.round(self.count))
-        spent = {name: cpu_seconds(pid) - before[name] for name, pid in self.processes.items()}
+        pids = {"worker": self.worker.pid, "redis": self.redis.pid}
+        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        self.rounds.append(done := self.producer.round(self.count, self.worker.exited.is_set))
+        spent = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
         for name, seconds in {"producer": done.cpu_s, **spent}.items():
             self.cpu_s.setdefault(name, []).append(seconds)
 
@@ -130,7 +131,7 @@ def measure(axes: Sequence[str], cohorts: int, peer_cohorts: int, rounds: int, e
             log = folder / f"{side}-producer.log"
             producer = resources.enter_context(Producer(run.producer, {**os.environ, **env}, log))
             count = peer_cohorts if run.peer else cohorts
-            sides[side] = Side(producer, {"worker": worker.pid, "redis": server.pid}, count)
+            sides[side] = Side(producer, worker, server, count)
         began = time.perf_counter()
         interleaved({side: at_work.run for side, at_work in sides.items()}, rounds)
         return {

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from celery import Celery
-from celery.result import ResultSet
+from celery import Celery  # type: ignore[import-not-found]
+from celery.result import ResultSet  # type: ignore[import-not-found]
 
 from benchmarks.queue_parts.rounds import AT_ONCE, serve
 
@@ -32,7 +32,7 @@ app.conf.update(
 )
 
 
-@app.task(name="judge")
+@app.task(name="judge")  # type: ignore[untyped-decorator]
 def judge(task: str) -> str:
     """The null judge."""
     return _RESPONSE

@@ -18,6 +18,7 @@ import uvloop
 
 from benchmarks.queue_parts.payload import RUN, load
 from benchmarks.queue_parts.rounds import AHEAD, AT_ONCE, serve
+from preceptor_client.collector import collect_less
 from preceptor_client.contract import JudgeRequest, JudgeResponse, JudgeTask
 from preceptor_client.queue import CohortQueue, connect
 from preceptor_services.assembly import Engines
@@ -95,6 +96,7 @@ async def work(url: str, judge: NullJudge) -> None:
 
 def main(role: str, url: str, folder: Path, namespace: str = TAKER) -> None:
     """Run one end."""
+    collect_less()  # as the trainer's and the worker's processes do
     task, response = load(folder)
     if role == "producer":
         template, tasks = JudgeTask.model_validate_json(task), list[JudgeTask]()

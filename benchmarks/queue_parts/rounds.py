@@ -4,12 +4,13 @@ processes, which have an environment of their own, use it too.
     Producer(command) -- "2000\\n" --> serve(round) --> {"seconds": ..., "cpu_s": ...}
 
 In: how many cohorts. Out: the seconds from the first that was handed over to the last whose answer was read, and the
-processor time of the producer. Raises RuntimeError if the producer ended instead.
+processor time of the producer. Raises RuntimeError if the producer, or the worker it waits for, ended instead.
 """
 
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
 import time
@@ -51,13 +52,16 @@ class Producer:
         self._process.terminate()
         self._process.communicate()
 
-    def round(self, count: int) -> Round:
+    def round(self, count: int, worker_ended: Callable[[], bool]) -> Round:
         """`count` cohorts there and back."""
         pipe_in, pipe_out = self._process.stdin, self._process.stdout
         assert pipe_in is not None
         assert pipe_out is not None
         pipe_in.write(f"{count}\n")
         pipe_in.flush()
+        while not select.select([pipe_out], [], [], 1.0)[0]:
+            if worker_ended():
+                raise RuntimeError("the worker ended")
         if not (line := pipe_out.readline()):
             raise RuntimeError(f"a producer ended: {self._log.read_text(encoding='utf-8', errors='replace')[-2000:]}")
         return Round(**json.loads(line))

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from redis import Redis
-from rq import Queue
+from rq import Queue  # type: ignore[import-not-found]
 
 from benchmarks.queue_parts.rounds import AT_ONCE, serve
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
+from preceptor_client.collector import collect_less
 from preceptor_client.queue import CohortQueue, QueueMisfit, QueueOperations, QueueUnavailable, check_redis, connect
 from preceptor_services.assembly import Engines, assemble
 from preceptor_services.metrics import Metrics
@@ -50,6 +51,7 @@ class _Readiness:
 
 async def work(settings: ServiceSettings, stop: asyncio.Event) -> None:
     """Judge what the queue brings until `stop`."""
+    collect_less()
     parts = assemble(settings)
     queue = settings.queue
     troubles = Troubles("queue", parts.metrics)

@@ -122,6 +122,71 @@ async def test_a_waiting_worker_is_woken_by_a_submission(queue: CohortQueue, con
 
 
 @both_protocols
+async def test_many_are_submitted_settled_and_read_as_one_by_one(
+    connection: Redis, operations: QueueOperations
+) -> None:
+    queue = CohortQueue(connection)
+    await queue.open_group()
+    tasks = [a_task(f"c{number}", run) for run in ("run1", "run2") for number in range(100)]
+    await queue.submit_many([tasks[3], tasks[150]])
+    new = await queue.submit_many([*tasks, tasks[0]])
+    assert [place for place, appended in enumerate(new) if not appended] == [3, 150, 200], "known, or twice in one call"
+    deliveries = await queue.take("w1", count=300)
+    assert {(each.task.run, each.task.request.cohort.id) for each in deliveries} == {
+        (task.run, task.request.cohort.id) for task in tasks
+    }
+    assert len(deliveries) == 200
+    assert await answer(queue, deliveries[7])
+    answers = [(delivery, an_answer(delivery.task)) for delivery in (*deliveries, deliveries[9])]
+    settled = await queue.settle_many(answers)
+    assert [place for place, first in enumerate(settled) if not first] == [7, 200]
+    assert await counts(operations) == (0, 0, 200, 0)
+    outcomes = []
+    async for page in queue.outcome_pages("run1"):
+        outcomes += page
+        if len(outcomes) == 100:
+            break
+    assert {outcome.cohort_id for outcome in outcomes} == {f"c{number}" for number in range(100)}
+    await queue.forget("run1", outcomes)
+    assert await queue.runs() == ["run2"]
+    assert await connection.xlen(VERDICTS) == 0
+
+
+async def test_of_many_those_without_room_wait_and_none_is_lost_or_doubled(queue: CohortQueue) -> None:
+    submitting = asyncio.create_task(queue.submit_many([a_task(f"c{number}") for number in range(30)]))
+    seen: list[str] = []
+    async with asyncio.timeout(20):
+        while len(seen) < 30:
+            deliveries = await queue.take("w1", count=3)
+            assert len(seen) + len(deliveries) <= 30
+            await queue.settle_many([(delivery, an_answer(delivery.task)) for delivery in deliveries])
+            seen += [delivery.task.request.cohort.id for delivery in deliveries]
+        assert await submitting == [True] * 30
+    assert seen == [f"c{number}" for number in range(30)]
+
+
+async def test_large_payloads_go_in_calls_of_a_bounded_size(queue: CohortQueue, connection: Redis) -> None:
+    big = CohortQueue(connection, bound=64)
+    tasks = [a_task(f"c{number}", prefix="x" * 65_536) for number in range(40)]
+    assert all(await big.submit_many(tasks))
+    await connection.config_resetstat()
+    assert not any(await big.submit_many(tasks))
+    calls: Any = await connection.info("commandstats")
+    assert calls["cmdstat_evalsha"]["calls"] == 3, "15 of 66 KB are as many as a megabyte holds"
+
+
+async def test_workers_that_settle_at_the_same_time_share_a_call(queue: CohortQueue, connection: Redis) -> None:
+    roomy = CohortQueue(connection)
+    await roomy.submit_many([a_task(f"c{number}") for number in range(20)])
+    deliveries = await roomy.take("w1", count=20)
+    await connection.config_resetstat()
+    assert all(await asyncio.gather(*(answer(roomy, delivery) for delivery in deliveries)))
+    calls: Any = await connection.info("commandstats")
+    steps = sum(calls.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
+    assert steps <= 3
+
+
+@both_protocols
 async def test_a_full_queue_holds_its_producer_until_a_task_ends(
     queue: CohortQueue, operations: QueueOperations, connection: Redis
 ) -> None:

@@ -43,6 +43,7 @@ from preceptor_client.queue.together import Together
 
 _PAGE = 256
 _AT_ONCE = 64
+_AT_LEAST = 8
 _BYTES_AT_ONCE = 2**20
 _LEFT_BEHIND_MS = 600_000
 """A worker without a task and without a word for this long is taken off the group."""
@@ -106,7 +107,7 @@ class CohortQueue:
                 marker, *states = await self._step(scripts.SUBMIT, self._bound, self._run_bound, run, *parts)
                 new += [state == 1 for state in states]
                 group = group[len(states) :]
-                size = max(1, 2 * len(states))  # so that where room is scarce little is sent in vain
+                size = max(_AT_LEAST, 2 * len(states))  # where room is scarce, little is sent in vain
                 if marker:
                     await self._wait(self._keys.room, marker, count=1)
         return new
