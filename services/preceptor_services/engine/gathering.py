@@ -26,9 +26,9 @@ from preceptor_services.priority import Priority
 
 _ENOUGH = 2
 """Requests' worth of prompts that keep a server busy: one that it works on, and one on its way there or back."""
-_PATIENCE = 0.15
+_PATIENCE = 0.3
 """Share of a request's time that a call waits for others, at most."""
-_LONGEST_S = 0.1
+_LONGEST_S = 0.2
 
 Place = Callable[[Priority], AbstractAsyncContextManager[None]]
 Put = Callable[[Sequence[Prompt], Generation], Awaitable[tuple[list[Answer], Usage]]]
