@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from preceptor_trainer.rollouts.engine import EngineError
 from preceptor_trainer.rollouts.vllm_server import Away
 from preceptor_trainer.rollouts.vllm_transfer import GlooGroup, Transfer, chunked, gloo, pack, sizes
 
@@ -104,6 +105,20 @@ async def test_weights_arrive_and_a_server_that_died_is_joined_anew() -> None:
     assert server.asked[0] == "join"
     assert all(torch.equal(chunk, pack(TENSORS).chunks[0]) for chunk in server.received)
     transfer.leave()
+
+
+async def test_a_server_that_cannot_join_is_an_error_that_names_the_setting_and_nothing_waits_for_it() -> None:
+    class Refusing(Server):
+        async def join_transfer(self, invitation: dict[str, object]) -> None:
+            raise EngineError("refused")
+
+    with pytest.raises(EngineError, match=r"refused; was the policy's server started for rollouts\.vllm\.sync=gloo"):
+        await Transfer(Refusing(), "gloo", "127.0.0.1", 600).send(pack(TENSORS))
+
+
+async def test_an_address_of_another_machine_is_an_error_that_names_the_setting() -> None:
+    with pytest.raises(EngineError, match=r"set .*rollouts\.vllm\.sync_host"):
+        await Transfer(Server(), "gloo", "no.such.host.invalid", 1).send(pack(TENSORS))
 
 
 async def test_the_address_that_workers_are_told_is_the_configured_one() -> None:

@@ -5,7 +5,7 @@
 
 In: tensors by name. Out: they are what the server serves. A group of gloo (CPU) or NCCL (GPU) carries the bytes; all
 else is asked over HTTP. Nothing that is pickled crosses it. The trainer needs no vLLM. A server that was restarted
-has to be joined anew.
+has to be joined anew. Raises what the server's questions raise, and `Away` for a group that broke.
 
 NCCL is what the server is started with by `--weight-transfer-config '{"backend": "nccl"}'`. Gloo is not among vLLM's
 own ways: `vllm_extension` brings it, see `GLOO_ARGUMENTS`. Both get the same chunks.
@@ -16,7 +16,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, Protocol
@@ -25,6 +27,10 @@ import torch
 from torch import Tensor
 from torch.cuda import nccl
 from torch.distributed import ProcessGroupGloo, TCPStore  # type: ignore[attr-defined]
+
+from preceptor_trainer.errors import one_line
+from preceptor_trainer.rollouts.engine import EngineError
+from preceptor_trainer.rollouts.vllm_server import Away
 
 CHUNK_BYTES = 256 * 1024**2
 """A chunk ends with the tensor that makes it larger than this."""
@@ -36,6 +42,7 @@ GLOO_ARGUMENTS = (
 )
 """What a `vllm serve` that is given its weights by gloo is started with."""
 
+_LAST_WORD_S = 1.0
 _LOOPBACK = "127.0.0.1"
 
 
@@ -218,27 +225,62 @@ class Transfer:
         self._group = None
 
     async def _join(self) -> Group:
-        group = make_group(self._sync, self._host, await self._server.workers(), self._timeout_s)
-        await _both(self._server.join_transfer(group.invitation), asyncio.to_thread(group.join))
+        workers = await self._server.workers()
+        try:
+            group = make_group(self._sync, self._host, workers, self._timeout_s)
+        except RuntimeError as error:
+            raise EngineError(
+                f"no process group for weights: {one_line(str(error))[:300]}; set rollouts.vllm.sync or "
+                "rollouts.vllm.sync_host"
+            ) from error
+        try:
+            await _both(self._server.join_transfer(group.invitation), _apart(group.join))
+        except EngineError as error:
+            raise EngineError(
+                f"{error}; was the policy's server started for rollouts.vllm.sync={self._sync}? See docs/rollouts.md"
+            ) from error
         return group
 
     async def _broadcast(self, group: Group, packed: Packed) -> None:
         for chunk in packed.chunks:
-            await asyncio.to_thread(group.broadcast, chunk)
+            await _apart(group.broadcast, chunk)
 
 
-async def _both(asked: Any, done: Any) -> None:
+async def _both(asked: Coroutine[Any, Any, None], own: Coroutine[Any, Any, None]) -> None:
     """The server's answer counts: what it refuses, or does not live to see, leaves our own end waiting for it."""
-    answer, own = asyncio.ensure_future(asked), asyncio.ensure_future(done)
+    tasks = asyncio.create_task(asked), asyncio.create_task(own)
     try:
-        await asyncio.wait({answer, own}, return_when=asyncio.FIRST_EXCEPTION)
-        if own.done() and own.exception() and not answer.done():
-            await asyncio.wait({answer}, timeout=1)
-            if not answer.done():
-                own.result()
-        await answer
-        await own
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        if not tasks[0].done():  # it may well know better why our end broke
+            await asyncio.wait(tasks[:1], timeout=_LAST_WORD_S)
+        for task in tasks:
+            if task.done():
+                task.result()
     finally:
-        for task in (answer, own):
+        for task in tasks:
             task.cancel()
-        own.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _apart(work: Callable[..., None], *arguments: object) -> None:
+    """In a thread that nobody waits for at the end of the process: an end of a group may wait for one that is gone."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def settle(error: Exception | None) -> None:
+        if error and not done.cancelled():
+            done.set_exception(error)
+        elif not done.cancelled():
+            done.set_result(None)
+
+    def run() -> None:
+        error = None
+        try:
+            work(*arguments)
+        except RuntimeError as broken:
+            error = Away(f"the process group with vLLM broke: {one_line(str(broken))[:300]}")
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=run, name="weight transfer", daemon=True).start()
+    await done
