@@ -32,6 +32,9 @@ from preceptor_trainer.logprobs import suffix_logps
 from preceptor_trainer.objectives import make_objective
 from preceptor_trainer.objectives.objective import LossInputs
 from preceptor_trainer.scoring import SuffixScorer, make_scorer
+from preceptor_trainer.scoring.attention import Tree
+from preceptor_trainer.scoring.flex import block_mask
+from preceptor_trainer.scoring.layout import Layout
 from tiny_policy import tiny_gpt2
 
 SIZES: dict[str, Any] = {
@@ -202,6 +205,22 @@ def test_the_prefix_is_computed_once() -> None:
     )
     scorer([P] * 3 + [Q], [[7, 8], [9], [10, 11, 12], [13]])
     assert seen == [len(P) + 2 + 1 + 3 + len(Q) + 1]
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_the_way_that_a_gpu_takes_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    class MaskedTree(Tree):
+        def __init__(self, layout: Layout, device: torch.device) -> None:
+            super().__init__(layout, device)
+            self.runs, self.mask = None, block_mask(layout, device)
+
+    model = built(MODELS["qwen2"])
+    scorer = make_scorer(model)
+    with torch.no_grad():
+        expected_BT, _ = scorer(*BATCHES["unequal lengths"])
+        monkeypatch.setattr("preceptor_trainer.scoring.scorer.Tree", MaskedTree)
+        got_BT, _ = scorer(*BATCHES["unequal lengths"])
+    torch.testing.assert_close(got_BT, expected_BT, rtol=1e-5, atol=1e-6)
 
 
 def test_off_is_rows() -> None:

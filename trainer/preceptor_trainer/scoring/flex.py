@@ -41,7 +41,9 @@ def flex_tree_attention(
     query_1HND: Tensor, key_1GND: Tensor, value_1GND: Tensor, mask: BlockMask, scale: float
 ) -> Tensor:
     """`out_1NHD`."""
-    attend = _fast(flex_attention, query_1HND.device.type)
+    # Inside a layer that is compiled, it is compiled with it.
+    compiled = torch.compiler.is_compiling()
+    attend = flex_attention if compiled else _fast(flex_attention, query_1HND.device.type)
     out_1HND = attend(
         query_1HND.to(value_1GND.dtype),
         key_1GND.to(value_1GND.dtype),
