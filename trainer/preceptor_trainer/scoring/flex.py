@@ -42,8 +42,9 @@ def flex_tree_attention(
 ) -> Tensor:
     """`out_1NHD`."""
     # Inside a layer that is compiled, it is compiled with it.
-    compiled = torch.compiler.is_compiling()
-    attend = flex_attention if compiled else _fast(flex_attention, query_1HND.device.type)
+    attend: Callable[..., Any] = flex_attention
+    if not torch.compiler.is_compiling():
+        attend = _fast(flex_attention, query_1HND.device.type)
     out_1HND = attend(
         query_1HND.to(value_1GND.dtype),
         key_1GND.to(value_1GND.dtype),
