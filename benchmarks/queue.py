@@ -189,7 +189,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
     parts = [
         *result["json_us"].items(),
         ("Redis", whole["redis"]),
-        ("redis-py, asyncio and the queue", whole["producer"] + whole["worker"] - json_us),
+        ("the rest: redis-py, asyncio, the queue, the judge", whole["producer"] + whole["worker"] - json_us),
     ]
     sizes = f"{result['task_bytes']:,} bytes a task, {result['response_bytes']:,} a response"
     return [
