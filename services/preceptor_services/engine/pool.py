@@ -22,9 +22,8 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
-import httpx
-
 from preceptor_client.contract import Usage
+from preceptor_services.engine.connection import Transport
 from preceptor_services.engine.errors import REPEATABLE, EngineError
 from preceptor_services.engine.gathering import Call
 from preceptor_services.engine.hashing import ranked
@@ -52,9 +51,7 @@ class _Call(Call):
 class Engine:
     """Connection pools to the replicas. Use as `async with Engine(...) as engine`, with `watch` running beside."""
 
-    def __init__(
-        self, settings: EngineSettings, metrics: Metrics, transport: httpx.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, settings: EngineSettings, metrics: Metrics, transport: Transport | None = None) -> None:
         self._settings = settings
         self._metrics = metrics
         self._replicas = [Replica(url, settings, metrics, self._changed, transport) for url in settings.urls]

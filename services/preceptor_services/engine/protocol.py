@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import httpx
-
 from preceptor_client.contract import Constraint, Endpoint, Usage
 from preceptor_services.engine.errors import EngineError
 
@@ -184,13 +182,12 @@ def split_thought(text: str, *, broke_off: bool = False) -> tuple[str | None, st
     return thought.strip().removeprefix(_THOUGHT_BEGINS).strip(), rest
 
 
-def failure_of(reply: httpx.Response, path: str) -> EngineError:
+def failure_of(status: int, text: str, retry_after: str, path: str) -> EngineError:
     """What a reply other than 200 means."""
-    detail = f"{path} answered {reply.status_code}: {reply.text[:300]}"
-    status = reply.status_code
+    detail = f"{path} answered {status}: {text[:300]}"
     if status in (429, 503):
         try:
-            pause_s = min(float(reply.headers.get("Retry-After", "")), _LONGEST_PAUSE_S)
+            pause_s = min(float(retry_after), _LONGEST_PAUSE_S)
         except ValueError:
             pause_s = None
         return EngineError("overloaded", detail, pause_s=pause_s, status=status)

@@ -22,10 +22,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import httpx
-
 from preceptor_client.contract import Constraint, Endpoint, Usage
-from preceptor_services.engine.connection import Connection
+from preceptor_services.engine.connection import Connection, Transport
 from preceptor_services.engine.errors import EngineError
 from preceptor_services.engine.gathering import Gathering
 from preceptor_services.engine.protocol import (
@@ -86,7 +84,7 @@ class Replica:
         settings: EngineSettings,
         metrics: Metrics,
         changed: Callable[[], None],
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: Transport | None = None,
     ) -> None:
         self._connection = Connection(url, settings, metrics, transport)
         self.url = url

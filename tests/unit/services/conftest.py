@@ -15,6 +15,7 @@ import pytest
 from preceptor_services.engine import Engine, Generation
 from preceptor_services.metrics import Metrics
 from preceptor_services.settings import EngineSettings
+from scripted import Scripted
 
 
 def by_rule(prompt: str) -> str:
@@ -96,7 +97,7 @@ async def open_engine(metrics: Metrics) -> AsyncIterator[OpenEngine]:
             probes: tuple[Generation, ...] = (),
             **settings: Any,
         ) -> Engine:
-            transport = httpx.MockTransport(server)
+            transport = Scripted(server)
             engine = await stack.enter_async_context(Engine(EngineSettings(**settings), metrics, transport))
             await engine.prepare(probes)
             if isinstance(server, FaultyServer):

@@ -12,6 +12,7 @@ from preceptor_client.contract import Constraint
 from preceptor_services.engine import Engine, EngineError, Generation, Prompt
 from preceptor_services.metrics import Metrics
 from preceptor_services.settings import EngineSettings
+from scripted import Scripted
 
 ONE_TOKEN = Generation("completion", max_tokens=1, labels=("safe", "unsafe"))
 UNREACHABLE = httpx.ConnectError("refused")
@@ -201,7 +202,7 @@ async def test_a_constraint_is_used_unless_the_engine_refuses_it(
 
 async def test_readiness_needs_an_answered_request_and_a_served_model(faulty_server: type, metrics: Metrics) -> None:
     server = faulty_server(faults=[httpx.Response(500, text="engine dead")])
-    async with Engine(EngineSettings(), metrics, httpx.MockTransport(server)) as engine:
+    async with Engine(EngineSettings(), metrics, Scripted(server)) as engine:
         with pytest.raises(EngineError, match="engine dead"):
             await engine.prepare([ONE_TOKEN])
         assert not engine.ready
@@ -210,7 +211,7 @@ async def test_readiness_needs_an_answered_request_and_a_served_model(faulty_ser
         await engine.prepare([ONE_TOKEN])
         assert engine.ready
         assert (engine.teacher.name, engine.teacher.revision) == ("teacher", "unknown")
-    async with Engine(EngineSettings(model="other"), metrics, httpx.MockTransport(server)) as engine:
+    async with Engine(EngineSettings(model="other"), metrics, Scripted(server)) as engine:
         with pytest.raises(EngineError, match=r"'other' is not served .* which has teacher"):
             await engine.prepare([ONE_TOKEN])
 
@@ -231,6 +232,6 @@ async def test_a_teacher_that_thinks_gets_room_for_it_and_is_read_from_behind_it
 
 async def test_a_probe_does_not_wait_for_a_thought(faulty_server: type, metrics: Metrics) -> None:
     server = faulty_server()
-    async with Engine(EngineSettings(reasoning="parsed"), metrics, httpx.MockTransport(server)) as engine:
+    async with Engine(EngineSettings(reasoning="parsed"), metrics, Scripted(server)) as engine:
         await engine.prepare([replace(ONE_TOKEN, endpoint="chat")])
         assert [(body["max_tokens"], body["thinking_token_budget"]) for body in server.bodies] == [(2, 1)]

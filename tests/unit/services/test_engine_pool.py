@@ -16,6 +16,7 @@ from preceptor_services.engine.replica import Replica
 from preceptor_services.metrics import Metrics
 from preceptor_services.priority import Priority
 from preceptor_services.settings import EngineSettings
+from scripted import Scripted
 
 ONE_TOKEN = Generation("completion", max_tokens=1, labels=("safe", "unsafe"))
 HOSTS = ("a", "b", "c")
@@ -61,7 +62,7 @@ def cluster(faulty_server: type) -> Cluster:
 async def watched(cluster: Cluster, metrics: Metrics, **settings: Any) -> AsyncIterator[Engine]:
     """An engine over the cluster with its watch running, once every server that can be is ready."""
     given = EngineSettings(**{"urls": [f"http://{host}" for host in HOSTS], **settings})
-    async with Engine(given, metrics, httpx.MockTransport(cluster)) as engine:
+    async with Engine(given, metrics, Scripted(cluster)) as engine:
         watch = asyncio.create_task(engine.watch([ONE_TOKEN]))
         expected = {url for url in given.urls if url.removeprefix("http://") not in cluster.down}
         await until(lambda: expected <= ready_urls(engine))
