@@ -19,7 +19,8 @@ against TRL's.
 
 The limit is arithmetic: `flop_ratio` counts the multiplications that each way cannot do without (the layers' matrices
 for every token, attention for every pair of tokens that see each other, output weights for every suffix token), naive
-over shared. `share_of_ideal` is `speedup_vs_naive` over `flop_ratio`.
+over shared. `share_of_ideal` is `speedup_vs_naive` over `flop_ratio`; it can exceed 1, as rows need several times the
+memory and so fit worse into caches.
 """
 
 from __future__ import annotations
