@@ -1,0 +1,1 @@
+"""What `benchmarks.gateway` is made of: the engine behind the gateways, the gateways, the load."""
