@@ -52,7 +52,7 @@ from preceptor_client.stack.parts import find_vllm, vllm_version
 
 MODEL, RUBRICS = "teacher", "nano"
 AXES = 3
-TUNED_OVER = ((16, 8), (32, 4), (32, 8), (64, 2), (64, 4), (64, 8), (128, 2), (128, 4), (256, 2))
+TUNED_OVER = ((16, 8), (32, 8), (64, 2), (64, 4), (64, 8), (128, 2), (128, 4))
 """Prompts a request, and requests in flight."""
 VOTES = 5
 
@@ -283,19 +283,19 @@ def main() -> None:
     arguments = parser(__doc__, "judge")
     arguments.add_argument("--judge-url", help="a running judge service, measured alone; else a private stack")
     arguments.add_argument("--teacher", help="directory of a nano teacher (default: trained once)")
-    arguments.add_argument("--cohorts", type=int, default=80, help="cohorts a round")
+    arguments.add_argument("--cohorts", type=int, default=60, help="cohorts a round")
     arguments.add_argument("--candidates", type=int, default=5, help="candidates a cohort")
     arguments.add_argument("--concurrency", type=int, default=16, help="cohorts in flight")
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--large-cohorts", type=int, default=10, help="cohorts that the schedules are compared on")
     arguments.add_argument("--large-candidates", type=int, default=16)
-    arguments.add_argument("--side-cohorts", type=int, default=24, help="cohorts a round of cache, dedup and votes")
+    arguments.add_argument("--side-cohorts", type=int, default=16, help="cohorts a round of cache, dedup and votes")
     arguments.add_argument("--side-rounds", type=int, default=3)
     arguments.add_argument("--seed", type=int, default=0)
     options = arguments.parse_args()
     questions = options.candidates * (options.candidates - 1) + 2 * options.candidates
     sizes = {
-        **{name: value for name, value in vars(options).items() if isinstance(value, int) and name != "json"},
+        **{name: value for name, value in vars(options).items() if type(value) is int},
         "prefix_words": PREFIX_WORDS,
         "suffix_words": SUFFIX_WORDS,
         "questions_per_cohort": questions,
