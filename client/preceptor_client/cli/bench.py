@@ -15,7 +15,7 @@ from preceptor_client.cli.common import CommandError
 _EXAMPLES = """\b
 Examples:
   preceptor bench
-  preceptor bench judge --seconds 20 | tail -1"""
+  preceptor bench judge --json"""
 
 
 def register(app: typer.Typer) -> None:
