@@ -181,6 +181,27 @@ def nano_teacher(
     typer.echo(directory)
 
 
+@app.command("nano-world", epilog="Example: python -m preceptor_trainer nano-world --out runs/nano-100m-start")
+def nano_world(
+    out: Annotated[Path, typer.Option(help="Folder for corpus.jsonl, held-out.jsonl and policy.")],
+    texts: Annotated[int, typer.Option(min=1, help="In the corpus.")] = 200_000,
+    people: Annotated[int, typer.Option(min=1, help="In a text; about 30 words each.")] = 20,
+    width: Annotated[int, typer.Option(min=64, help="Of the policy, a multiple of 64.")] = 768,
+    layers: Annotated[int, typer.Option(min=1, help="Of the policy.")] = 14,
+    seed: Annotated[int, typer.Option(help="Of texts and weights.")] = 0,
+) -> None:
+    """Write the nano world with long texts, and a policy of about 100 M parameters that has learned nothing yet."""
+    from preceptor_trainer.nano.large import LargeSize, write_large_world
+
+    if width % 64:
+        raise _failed("nano-world", f"--width {width} is no multiple of 64", 2)
+    size = LargeSize(texts=texts, people=people, width=width, layers=layers)
+    try:
+        typer.echo(write_large_world(out, size, seed=seed))
+    except OSError as error:
+        raise _failed("nano-world", f"cannot write to {out}: {error.strerror or error}", 1) from None
+
+
 @app.command(epilog="Example: preceptor demo --report runs/demo --seed 1")
 def demo(
     report: Annotated[Path, typer.Option(help="Folder for the report and everything made on the way.")] = Path(
