@@ -118,9 +118,9 @@ def flops(options: argparse.Namespace, model: ModelSizes, *, shared: bool) -> fl
     """That an update needs."""
     rows = options.cohorts * options.candidates
     if shared:
-        spans = (Span(options.cohorts, options.prefix), Span(rows, options.suffix, options.prefix, options.suffix))
+        spans = [Span(options.cohorts, options.prefix), Span(rows, options.suffix, options.prefix, options.suffix)]
     else:
-        spans = (Span(rows, options.prefix + options.suffix, logits=options.suffix),)
+        spans = [Span(rows, options.prefix + options.suffix, logits=options.suffix)]
     return FORWARDS * forward_flops(model, spans)
 
 
@@ -232,7 +232,7 @@ def main() -> None:
     made.add_argument("--prefix", type=int, default=240, help="tokens")
     made.add_argument("--suffix", type=int, default=16, help="tokens")
     made.add_argument("--candidates", type=int, default=8, help="of a cohort")
-    made.add_argument("--cohorts", type=int, default=2, help="of an update")
+    made.add_argument("--cohorts", type=int, default=6, help="of an update")
     made.add_argument("--micro-cohorts", type=int, help="of a forward pass (default: all of them)")
     made.add_argument("--rounds", type=int, default=3, help="of all sides in turn")
     made.add_argument("--precision", choices=["float32", "bfloat16"])
