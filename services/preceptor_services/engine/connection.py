@@ -92,8 +92,7 @@ class Connection:
 
     def __init__(self, url: str, settings: EngineSettings, metrics: Metrics, transport: Transport | None) -> None:
         self.url = url
-        target = URL(url)
-        self.name = f"{target.raw_host}:{target.explicit_port}" if target.explicit_port else str(target.raw_host)
+        self.name = str(URL(url).host_port_subcomponent)
         self._transport = transport or Pool(url, settings)
         self._timeout_s = settings.timeout_s
         self._metrics = metrics
