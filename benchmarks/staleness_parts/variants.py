@@ -69,9 +69,8 @@ def seen(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def quality(variants: Sequence[Variant], comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """By variant, and of the base model: each axis, and the win rates over the base and over the same at staleness 0.
-
-    Estimates with 95 % intervals.
+    """By variant, and of the base model: each axis, and the win rates over the base and over the same at staleness 0,
+    with 95 % intervals; and each axis over the same at staleness 0.
     """
     known = {str(variant) for variant in variants}
     found: dict[str, dict[str, Any]] = {BASE: {axis: comparison.axis(BASE, axis).to_json() for axis in AXES}}
@@ -83,16 +82,17 @@ def quality(variants: Sequence[Variant], comparison: Comparison) -> dict[str, di
         }
         if variant.staleness and fresh in known:
             found[name]["win_rate_vs_fresh"] = comparison.wins(name, fresh).to_json()
-            found[name]["over_fresh"] = {axis: comparison.gain(name, fresh, axis).to_json() for axis in AXES}
+            means = {axis: (comparison.axis(name, axis).value, comparison.axis(fresh, axis).value) for axis in AXES}
+            found[name]["over_fresh"] = {axis: old / new if new else 1.0 for axis, (old, new) in means.items()}
     return found
 
 
 def kept(found: Mapping[str, Mapping[str, Any]], objective: str) -> float:
     """The least share of an axis at staleness 0 that the objective keeps at any other; 1 if there is none."""
     shares = [
-        1 + gain["value"]
+        share
         for name, figures in found.items()
         if name.partition("@")[0] == objective
-        for gain in figures.get("over_fresh", {}).values()
+        for share in figures.get("over_fresh", {}).values()
     ]
     return min(shares, default=1.0)
