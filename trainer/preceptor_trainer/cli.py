@@ -181,7 +181,7 @@ def nano_teacher(
     typer.echo(directory)
 
 
-@app.command("nano-world", epilog="Example: python -m preceptor_trainer nano-world --out runs/nano-100m-start")
+@app.command("nano-world", epilog="Example: preceptor nano-world --out runs/nano-100m-start")
 def nano_world(
     out: Annotated[Path, typer.Option(help="Folder for corpus.jsonl, held-out.jsonl and policy.")],
     texts: Annotated[int, typer.Option(min=1, help="In the corpus.")] = 200_000,

@@ -107,6 +107,11 @@ class Learner:
             fused=True,
         )
 
+    @property
+    def fallback(self) -> str | None:
+        """Why a cohort's prefix is computed for each of its candidates; None if it is not."""
+        return self._scorer.fallback
+
     def update(self, cohorts: Sequence[PolicyCohort]) -> UpdateStats:
         """One optimizer step on `cohorts`."""
         if self._ranks.count > 1:

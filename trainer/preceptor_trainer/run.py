@@ -144,6 +144,8 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     if begun:
         restore(learner, *begun)
     telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps))
+    if learner.fallback and config.compute.shared_prefix != "off":
+        telemetry.say(f"updates compute a cohort's prefix once a candidate: {learner.fallback}")
     ledger = resources.enter_context(CohortLedger(config.out / LEDGER_FILE))
     # The stream encodes in a thread of its own while the loop decodes: a tokenizer serves one thread at a time.
     encode = Codec(copy.deepcopy(tokenizer)).encode
@@ -153,7 +155,7 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     stream = WindowStream(config.data, encode, start=start_at, documents=documents)
     rewriter = await _rewriter(config, resources) if config.pool.rewrite else None
     judges, queue_status = await _judges(config, codec, telemetry, resources) if config.judged else (None, _no_queue)
-    engine = await _engine(config, learner, codec, resources) if config.pool.rollouts else None
+    engine = await _engine(config, learner, codec, telemetry, resources) if config.pool.rollouts else None
     prepared = RewriteAhead(
         stream, codec, config.rewrite, rewriter, telemetry.count, first=state.in_flight if state else ()
     )
@@ -259,7 +261,9 @@ async def _rewriter(config: TrainConfig, resources: AsyncExitStack) -> AsyncPrec
     return client
 
 
-async def _engine(config: TrainConfig, learner: Learner, codec: Codec, resources: AsyncExitStack) -> PolicyEngine:
+async def _engine(
+    config: TrainConfig, learner: Learner, codec: Codec, telemetry: Telemetry, resources: AsyncExitStack
+) -> PolicyEngine:
     engine: PolicyEngine
     if config.rollouts.engine == "vllm":
         sync_dir = config.rollouts.vllm.sync_dir or config.out / "weights"
@@ -268,4 +272,6 @@ async def _engine(config: TrainConfig, learner: Learner, codec: Codec, resources
         await engine.load(learner.model, learner.version)
     else:
         engine = TorchEngine(learner.model, eos_id=codec.eos_id, version=learner.version)
+        if engine.fallback:
+            telemetry.say(f"rollouts each have a copy of their prefix: {engine.fallback}")
     return engine

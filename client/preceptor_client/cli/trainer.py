@@ -1,4 +1,4 @@
-"""`preceptor demo | train | plan | eval`: handed over to the trainer's own command line, this process becoming it."""
+"""`preceptor demo | train | plan | eval | nano-world`: handed over to the trainer's own command line, this process becoming it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ _HELP = {
     "demo": "The whole loop on this machine, and what it brought. Example: preceptor demo --report runs/demo",
     "train": "Train a policy as a YAML file says. Example: preceptor train configs/sip.yaml --steps=100 --dry-run",
     "plan": "What a run takes: GPUs, memory, hours. Example: preceptor plan configs/paper.yaml --plan models.yaml",
+    "nano-world": "Write the generated world as documents. Example: preceptor nano-world --out world",
     "eval": "Measure a policy by the judge. Example: preceptor eval runs/sip/final --data held-out.jsonl",
 }
 
