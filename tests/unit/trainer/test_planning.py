@@ -156,3 +156,12 @@ def test_shares_are_given_or_measured_or_assumed(tmp_path: Path) -> None:
     assert found["update_mfu"].source.startswith("assumed"), "a CPU says nothing of a GPU's FLOP/s"
     (tmp_path / "scale.json").write_text(json.dumps({"mfu": 0.5, "measured": {"device": "NVIDIA H200"}}))
     assert estimates(Estimates(), tmp_path)["update_mfu"].source == "measured on NVIDIA H200: benchmark scale"
+
+
+def test_a_share_that_only_the_measuring_machine_explains_counts_as_one(tmp_path: Path) -> None:
+    (tmp_path / "shared-prefix.json").write_text(json.dumps({"cases": [{"share_of_ideal": 1.3}]}))
+    (tmp_path / "overlap.json").write_text(
+        json.dumps({"step_over_longest_stage": 1.02, "sweep": [{"step_over_longest_stage": 2}]})
+    )
+    found = estimates(Estimates(), tmp_path)
+    assert (found["shared_prefix"].value, found["overlap"].value) == (1.0, 1.02)

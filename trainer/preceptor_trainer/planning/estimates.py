@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,7 +30,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Known:
-    """`key` of `benchmark`'s result, wherever it stands there: the median. `on_gpu`: counts only if measured on one."""
+    """`key` of `benchmark`'s result: as it stands at the top, else the median of wherever it stands. `most`: what is
+    above comes from the machine it was measured on. `on_gpu`: counts only if measured on one."""
 
     what: str
     assumed: float
@@ -37,6 +39,7 @@ class _Known:
     benchmark: str | None = None
     key: str = ""
     on_gpu: bool = False
+    most: float = inf
 
 
 _KNOWN = {
@@ -46,6 +49,7 @@ _KNOWN = {
         "what the project aims at",
         "shared-prefix",
         "share_of_ideal",
+        most=1.0,
     ),
     "overlap": _Known(
         "seconds of a step over those of its longest stage",
@@ -59,7 +63,8 @@ _KNOWN = {
         0.95,
         "what the project aims at",
         "judge",
-        "share_of_vllm",
+        "share_of_direct",
+        most=1.0,
     ),
     "update_mfu": _Known(
         "share of the GPU's FLOP/s in the update",
@@ -87,9 +92,12 @@ def _estimate(given: float | None, known: _Known, results: Path | None) -> Estim
         return Estimate(given, "given", known.what)
     if known.benchmark and results and (result := _read(results / f"{known.benchmark}.json")):
         device = result.get("measured", {}).get("device")
-        if values := list(_values(result, known.key)) if device or not known.on_gpu else []:
+        values = [result[known.key]] if known.key in result else list(_values(result, known.key))
+        if values and (device or not known.on_gpu):
             on = device or "CPU"
-            return Estimate(median(values), f"measured on {on}: benchmark {known.benchmark}", known.what)
+            return Estimate(
+                min(known.most, median(values)), f"measured on {on}: benchmark {known.benchmark}", known.what
+            )
     return Estimate(known.assumed, f"assumed: {known.reason}", known.what)
 
 
