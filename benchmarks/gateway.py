@@ -1,14 +1,15 @@
 """The judge service next to LiteLLM's proxy.
 
     preceptor bench gateway --json
-    preceptor bench gateway --rounds 5 --seconds 5 --connections 128
+    preceptor bench gateway --rounds 5 --seconds 10
 
 **Measured:** what stands between a caller and the engine, in front of an engine that costs next to nothing and answers
 at once or after 50 ms. A request to us judges one candidate on one axis, which is one chat with the engine; LiteLLM is
 asked to pass on that very chat. Also cohorts of four candidates on three axes, 20 questions each.
 
-- *requests/s*: as many as there can be, on 64 connections (128 with 50 ms); and requests per second of the gateway's
-  own processor time, because load, gateway and engine share the machine's processors.
+- *requests/s*: as many as there can be, on 64 connections, LiteLLM on 16 (with 50 ms on 128 and 24): enough to keep
+  each busy, and few enough that what is open at the end is little; and requests per second of the gateway's own
+  processor time, because load, gateway and engine share the machine's processors.
 - *added latency*: at half of that rate, the percentile through the gateway less the engine's own, asked directly by
   the same load at the same rate. We are also measured at LiteLLM's rate.
 
@@ -41,9 +42,12 @@ from benchmarks.measuring.result import Goal, Result, Table, finish, parser
 from preceptor_client.keys import add_key
 from preceptor_client.stack import Process, Stack
 
-LATENCIES_MS = (0, 50)
 QUESTIONS = {"engine": 1, "preceptor": 1, "cohorts": 20, "litellm": 1}
-_WARM_S = 2
+CONNECTIONS = {"0": (64, 16), "50": (128, 24)}
+"""Of all but LiteLLM, and its own: a slower side needs fewer to be busy, and leaves fewer unanswered at the end."""
+_PACED_CONNECTIONS = 256
+"""At a set rate: how many answers may be open before the timetable is missed."""
+_WARM_S = 1
 
 
 @dataclass
@@ -130,30 +134,30 @@ def count(engine: Process) -> int:
     return int(httpx.get(f"{engine.part.url}/count", trust_env=False).json()["count"])
 
 
-def run(latency_ms: float, rounds: int, connections: int, seconds: float) -> dict[str, Any]:
-    """The figures in front of an engine of this latency."""
-    with sides(latency_ms) as made:
+def run(latency: str, rounds: int, seconds: float) -> dict[str, Any]:
+    """The figures in front of an engine of this latency, in milliseconds."""
+    many, few = CONNECTIONS[latency]
+    with sides(float(latency)) as made:
         names = list(made)
         engine = made["engine"].process
         for _ in range(rounds):
             for name in names:
-                saturate(made[name], engine, connections, seconds)
+                saturate(made[name], engine, few if name == "litellm" else many, seconds)
             names.append(names.pop(0))
+
+        def paced(name: str, rate: float) -> Measured:
+            ask_once(made[name].target)
+            return load(made[name].target, connections=_PACED_CONNECTIONS, seconds=seconds, rate=rate)
+
         own, peer = made["preceptor"].rate / 2, made["litellm"].rate / 2
-        at: dict[str, tuple[str, str, float]] = {
-            "preceptor": ("preceptor", "engine", own),
-            "litellm": ("litellm", "engine", peer),
-            "preceptor_at_litellms_rate": ("preceptor", "engine", peer),
-        }
-        halves: dict[str, list[dict[str, float]]] = {name: [] for name in at}
+        halves: dict[str, list[dict[str, float]]] = {"preceptor": [], "litellm": [], "preceptor_at_litellms_rate": []}
         for _ in range(rounds):
-            for name, (through, directly, rate) in at.items():
-                ask_once(made[through].target)
-                one = load(made[through].target, connections=4 * connections, seconds=seconds, rate=rate)
-                bare = load(made[directly].target, connections=4 * connections, seconds=seconds, rate=rate)
-                halves[name].append(added(one, bare))
+            halves["preceptor"].append(added(paced("preceptor", own), paced("engine", own)))
+            bare = paced("engine", peer)
+            halves["litellm"].append(added(paced("litellm", peer), bare))
+            halves["preceptor_at_litellms_rate"].append(added(paced("preceptor", peer), bare))
         return {
-            "connections": connections,
+            "connections": {"litellm": few, "others": many},
             "saturated": {name: side.figures() for name, side in made.items()},
             "half": {name: {key: median(e[key] for e in each) for key in each[0]} for name, each in halves.items()},
         }
@@ -227,14 +231,12 @@ def main() -> None:
     """Parse the arguments, measure, print."""
     options_of = parser(__doc__, "gateway")
     options_of.add_argument("--rounds", type=int, default=3)
-    options_of.add_argument("--seconds", type=float, default=2, help="of each measurement, whole ones")
-    options_of.add_argument("--connections", type=int, default=64, help="at once; twice as many with 50 ms")
+    options_of.add_argument("--seconds", type=float, default=3, help="of each measurement, whole ones")
     options = options_of.parse_args()
     engines: dict[str, Any] = {}
-    for latency_ms in LATENCIES_MS:
-        print(f"an engine that answers after {latency_ms} ms", file=sys.stderr)
-        connections = options.connections * (2 if latency_ms else 1)
-        engines[str(latency_ms)] = run(latency_ms, options.rounds, connections, options.seconds)
+    for latency in CONNECTIONS:
+        print(f"an engine that answers after {latency} ms", file=sys.stderr)
+        engines[latency] = run(latency, options.rounds, options.seconds)
     at_once = engines["0"]
     half = at_once["half"]["preceptor"]
     figures = {
