@@ -182,17 +182,17 @@ def tables(result: dict[str, Any]) -> list[Table]:
 def main() -> None:
     """Parse the arguments, measure, print."""
     made = parser(__doc__, "overlap")
-    made.add_argument("--steps", type=int, default=8, help="steps measured in a run")
+    made.add_argument("--steps", type=int, default=7, help="steps measured in a run")
     made.add_argument("--rounds", type=int, default=3, help="rounds of staleness 0 and more in turn")
     made.add_argument("--staleness", type=int, default=3, help="of the overlapped runs")
     made.add_argument("--latency-ms", type=float, default=20, help="of an answer, beside its turn")
     made.add_argument("--speeds", type=float, nargs="+", default=SPEEDS, help="judging over the rest")
-    made.add_argument("--teacher-steps", type=int, default=12, help="steps with the nano teacher; 0 leaves it out")
+    made.add_argument("--teacher-steps", type=int, default=8, help="steps with the nano teacher; 0 leaves it out")
     made.add_argument("--teacher-rounds", type=int, default=2, help="rounds with the nano teacher")
     made.add_argument("--width", type=int, default=192)
-    made.add_argument("--layers", type=int, default=3)
+    made.add_argument("--layers", type=int, default=2)
     options = made.parse_args()
-    sizes = Sizes(width=options.width, layers=options.layers, prefix=32, suffix=32, rollouts=16, cohorts_per_step=8)
+    sizes = Sizes(width=options.width, layers=options.layers, prefix=32, suffix=24, rollouts=16, cohorts_per_step=4)
     figures = measure(sizes, options)
     goals = [
         Goal("async_over_sync", figures["async_over_sync"], ">=", 1.8),
