@@ -59,13 +59,13 @@ def _comparison() -> str:
     rows = []
     for name, plan in plans.items():
         judging = next(stage for stage in plan["stages"] if stage["name"] == "judging")
-        pools = [str(pool["gpus"]) for pool in plan["pools"]]
+        gpus = [str(pool["gpus"]) for pool in plan["pools"]]
         figures = (judging["calls"], judging["sent"], judging["computed"], judging["written"], judging["gpu_seconds"])
         rows.append(
             (
                 name,
                 *map(quantity, figures),
-                " + ".join(pools),
+                " + ".join(gpus),
                 *map(quantity, (plan["step_seconds"], plan["hours"], plan["gpu_hours"])),
             )
         )

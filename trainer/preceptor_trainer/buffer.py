@@ -35,6 +35,7 @@ is admitted or taken while an answer is outstanding, nor admitted while a batch 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -66,6 +67,10 @@ class StalenessBuffer(Generic[T]):
         self._policy = policy
         self._in_rounds = in_rounds
         self._waiting: dict[str, _Entry[T]] = {}  # admitted, outstanding or ready, in order of admission
+        # Of those, by version: so that looking whether there is a batch takes no longer the more cohorts there are.
+        self._held: Counter[int] = Counter()
+        self._sampled: Counter[int] = Counter()
+        self._ready: Counter[int] = Counter()
         self._training = 0
 
     @property
@@ -83,7 +88,7 @@ class StalenessBuffer(Generic[T]):
     @property
     def ready(self) -> int:
         """Cohorts that may be trained on."""
-        return sum(entry.item is not None for entry in self._waiting.values())
+        return self._ready.total()
 
     @property
     def outstanding(self) -> int:
@@ -100,26 +105,31 @@ class StalenessBuffer(Generic[T]):
             raise ValueError("no slot is free")
         if id in self._waiting:
             raise ValueError(f"cohort {id} is already admitted")
-        self._waiting[id] = _Entry(version)
+        entry = self._waiting[id] = _Entry[T](version)
+        self._count(entry, 1)
 
     def sampled(self, id: str, version: int) -> None:
         """The cohort was sampled at `version`, not below that of its admission."""
         entry = self._entry(id)
         if version < entry.version:
             raise ValueError(f"cohort {id} was admitted at version {entry.version}, so not sampled at {version}")
+        self._count(entry, -1)
         entry.version, entry.sampled = version, True
+        self._count(entry, 1)
 
     def answer(self, id: str, item: T) -> None:
         """The cohort, once sampled, may be trained on as `item`."""
         entry = self._entry(id)
         if not entry.sampled or entry.item is not None:
             raise ValueError(f"cohort {id} is {'already answered' if entry.sampled else 'not sampled'}")
+        self._count(entry, -1)
         entry.item = item
+        self._count(entry, 1)
 
     def drop(self, id: str) -> None:
         """The cohort will not be trained on; its slot is free at once."""
         self._entry(id)
-        del self._waiting[id]
+        self._remove(id)
 
     def take(self, version: int) -> list[T] | None:
         """The batch to train on at `version`, or None if there is none yet."""
@@ -129,20 +139,15 @@ class StalenessBuffer(Generic[T]):
             raise ValueError("all batches have been taken")
         if self._in_rounds and self.outstanding:
             return None
-        by_age = sorted(self._waiting.items(), key=lambda pair: pair[1].version)
-        chosen = [(id, entry.item) for id, entry in by_age if entry.item is not None][: self._batch]
-        if len(chosen) < self._batch:
+        if not self._has_batch(version):
             return None
-        ids = {id for id, _ in chosen}
-        left = [entry for id, entry in by_age if id not in ids and (self._policy == "wait" or not entry.sampled)]
-        for older, entry in enumerate(left, start=1):
-            if older > (entry.version + self._limit - version) * self._batch:
-                return None
+        ready = [(id, entry) for id, entry in self._waiting.items() if entry.item is not None]
+        chosen = sorted(ready, key=lambda pair: pair[1].version)[: self._batch]
         for id, _ in chosen:
-            del self._waiting[id]
+            self._remove(id)
         self._training = self._batch
         self._batches -= 1
-        return [item for _, item in chosen if item is not None]
+        return [entry.item for _, entry in chosen if entry.item is not None]
 
     def release(self, version: int) -> list[str]:
         """What was taken has been trained on and the policy engine has the new weights, `version`. The cohorts thrown
@@ -151,13 +156,41 @@ class StalenessBuffer(Generic[T]):
         self._training = 0
         stale = [id for id, entry in self._waiting.items() if entry.sampled and entry.version + self._limit < version]
         for id in stale:
-            del self._waiting[id]
+            self._remove(id)
         return stale
+
+    def _has_batch(self, version: int) -> bool:
+        """Whether the oldest ready cohorts are enough, and what they leave is good at the next step."""
+        wanted, left = self._batch, 0
+        spoiled = False
+        for sampled_at in sorted(self._held):
+            taken = min(wanted, self._ready[sampled_at])
+            wanted -= taken
+            if self._policy == "wait":
+                left += self._held[sampled_at] - taken
+            else:
+                left += self._held[sampled_at] - self._sampled[sampled_at]
+            spoiled |= left > max(0, sampled_at + self._limit - version) * self._batch
+        return not wanted and not spoiled
 
     @property
     def _slots(self) -> int:
         slots = (self._limit + 1) * self._batch - self._training
         return min(slots, self._batches * self._batch) - len(self._waiting)
+
+    def _remove(self, id: str) -> None:
+        self._count(self._waiting.pop(id), -1)
+
+    def _count(self, entry: _Entry[T], by: int) -> None:
+        for counter, counts in (
+            (self._held, True),
+            (self._sampled, entry.sampled),
+            (self._ready, entry.item is not None),
+        ):
+            if counts:
+                counter[entry.version] += by
+                if not counter[entry.version]:
+                    del counter[entry.version]
 
     def _entry(self, id: str) -> _Entry[T]:
         if id not in self._waiting:
