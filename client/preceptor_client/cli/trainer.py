@@ -1,4 +1,4 @@
-"""`preceptor demo | train | plan | eval | nano-world`: handed over to the trainer's own command line, this process becoming it."""
+"""`preceptor demo | train | ...`: handed over to the trainer's own command line, this process becoming it."""
 
 from __future__ import annotations
 
