@@ -78,7 +78,7 @@ class _Graph:
         levels = int(min(max(_LEVELS_PER_TEXT * count, _FEWEST_LEVELS), _MOST_LEVELS))
         ends = np.array(pairs, dtype=np.intp).reshape(-1, 2)
         self._to, self._from = ends.T.ravel(), ends[:, ::-1].T.ravel()
-        self._sum = (self._to == np.arange(count)[:, None]).astype(float)
+        self._count = count
         self._messages = np.full((2 * len(pairs), levels), 0.5)
         self._errors = (_PRIOR_ERRORS / _PRIOR_ANSWERS,) * 2
 
@@ -100,7 +100,7 @@ class _Graph:
 
     def beliefs(self) -> Beliefs:
         """What the messages amount to."""
-        places = _normalised(self._sum @ np.log(self._messages))
+        places = _normalised(self._heard(np.log(self._messages)))
         below = _below(places)
         better = places @ below.T
         _, likelier = self._shares(self._senders())
@@ -109,11 +109,17 @@ class _Graph:
         best, worst = ((places * _others(side)).sum(axis=1) for side in (below, 1 - below))
         return Beliefs(better, best / best.sum(), worst / worst.sum(), self._errors, self._known, self._messages)
 
+    def _heard(self, logs: Floats) -> Floats:
+        """For every text, the sum of what it hears."""
+        total = np.zeros((self._count, logs.shape[1]))
+        np.add.at(total, self._to, logs)
+        return total
+
     def _senders(self) -> Floats:
         """For every message, what its sender would be without what it heard from the receiver."""
         logs = np.log(self._messages)
         heard = np.concatenate([logs[self._pairs :], logs[: self._pairs]])
-        return _normalised((self._sum @ logs)[self._from] - heard)
+        return _normalised(self._heard(logs)[self._from] - heard)
 
     def _shares(self, senders: Floats) -> tuple[Floats, Floats]:
         """Per pair: the probability that its first text is better, by its own answers alone, and by everything."""
