@@ -18,14 +18,9 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from preceptor_trainer.attention import AttentionRefused
 from preceptor_trainer.errors import one_line
-from preceptor_trainer.rollouts.shared_attention import (
-    AttentionRefused,
-    SharedCache,
-    SharedLayer,
-    ordinary_attention,
-    share_prefixes,
-)
+from preceptor_trainer.rollouts.shared_attention import SharedCache, SharedLayer, ordinary_attention, share_prefixes
 
 _SLACK = 32
 """Prefixes are computed together if they differ by no more tokens than this, or by a quarter."""

@@ -12,22 +12,15 @@ Guarantees: a layer that asks for more than plain causal attention (a window, a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-_NAME = "rollouts_"
-_HARMLESS = {"position_ids", "use_cache", "is_causal", "output_attentions", "output_hidden_states", "return_dict"}
-"""Arguments that do not change what a layer that attends causally gives."""
+from preceptor_trainer.attention import admit_plain, heed, heed_no_more
 
-
-class AttentionRefused(Exception):
-    """Why a model cannot attend to shared prefixes."""
+_ARGUMENT = "shared"
 
 
 class SharedLayer(DynamicLayer):  # type: ignore[misc]
@@ -81,50 +74,20 @@ class SharedCache(DynamicCache):  # type: ignore[misc]
 
 def share_prefixes(model: Any) -> None:
     """Switch `model` over. Raises `AttentionRefused` if its attention cannot be replaced."""
-    ordinary = model.config._attn_implementation
-    if ordinary not in ALL_ATTENTION_FUNCTIONS:
-        raise AttentionRefused(f"its attention is {ordinary}")
-    name = _NAME + ordinary
-    ALL_ATTENTION_FUNCTIONS.register(name, _heeding_shared(ALL_ATTENTION_FUNCTIONS[ordinary]))
-    if ordinary in ALL_MASK_ATTENTION_FUNCTIONS:
-        ALL_MASK_ATTENTION_FUNCTIONS.register(name, ALL_MASK_ATTENTION_FUNCTIONS[ordinary])
-    model.set_attn_implementation(name)
-    if model.config._attn_implementation != name:
-        raise AttentionRefused("its attention cannot be replaced")
+
+    heed(model, _ARGUMENT, _one_step, lambda _, asked: admit_plain(asked))
 
 
 def ordinary_attention(model: Any) -> None:
     """Undo `share_prefixes`."""
-    now = model.config._attn_implementation
-    if now.startswith(_NAME):
-        model.set_attn_implementation(now.removeprefix(_NAME))
+    heed_no_more(model, _ARGUMENT)
 
 
-def _heeding_shared(ordinary: Callable[..., Any]) -> Callable[..., Any]:
-    def attend(
-        module: torch.nn.Module,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attention_mask: Tensor | None,
-        *,
-        shared: SharedCache | None = None,
-        scaling: float | None = None,
-        **asked: Any,
-    ) -> tuple[Tensor, Tensor | None]:
-        if shared is None:
-            attended: tuple[Tensor, Tensor | None] = ordinary(
-                module, query, key, value, attention_mask, scaling=scaling, **asked
-            )
-            return attended
-        for name, wanted in asked.items():
-            if name not in _HARMLESS and wanted is not None and wanted is not False and wanted != 0.0:
-                raise AttentionRefused(f"a layer's attention takes {name}")
-        layer = shared.layers[module.layer_idx]  # type: ignore[index]
-        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        return _attend(query[:, :, 0] * scale, key, value, layer, shared.bias_P11W)[:, None], None
-
-    return attend
+def _one_step(
+    layer: torch.nn.Module, query_RH1D: Tensor, key_RGTD: Tensor, value_RGTD: Tensor, given: SharedCache, scale: float
+) -> Tensor:
+    kept = given.layers[layer.layer_idx]  # type: ignore[index]
+    return _attend(query_RH1D[:, :, 0] * scale, key_RGTD, value_RGTD, kept, given.bias_P11W)[:, None]
 
 
 def _attend(

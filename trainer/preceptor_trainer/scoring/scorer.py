@@ -20,8 +20,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from preceptor_trainer.attention import AttentionRefused
 from preceptor_trainer.logprobs import suffix_logps
-from preceptor_trainer.scoring.attention import Tree, TreeRefused, ordinary_attention, shared_prefixes
+from preceptor_trainer.scoring.attention import Tree, ordinary_attention, shared_prefixes
 from preceptor_trainer.scoring.head import token_logps
 from preceptor_trainer.scoring.layout import lay_out, scored
 
@@ -61,7 +62,7 @@ def make_scorer(model: Any, shared_prefix: Literal["auto", "off"] = "auto") -> S
     try:
         shared_prefixes(model)
         way, window = _try(model)
-    except TreeRefused as refusal:
+    except AttentionRefused as refusal:
         ordinary_attention(model)
         return SuffixScorer(model, "rows", fallback=str(refusal))
     return SuffixScorer(model, way, window=window)
@@ -95,7 +96,7 @@ def _shared(
 
 @torch.no_grad()
 def _try(model: Any) -> tuple[Way, int | None]:
-    """The best way that gives what rows give, and the model's window; raises `TreeRefused` if there is none."""
+    """The best way that gives what rows give, and the model's window; raises `AttentionRefused` if there is none."""
     if torch.promote_types(model.dtype, torch.float32) != model.dtype:
         # In a narrow type rounding would hide a wrong mask.
         model = copy.deepcopy(model).float()
@@ -127,7 +128,7 @@ def _compare(model: Any) -> tuple[Way, int | None]:
         if off <= _TOLERANCE:
             return way, tree.window
         reasons.append(f"its log-probabilities were off by {off:.1e} of their size")
-    raise TreeRefused(reasons[-1])
+    raise AttentionRefused(reasons[-1])
 
 
 def _longest(prefixes: Sequence[Sequence[int]], suffixes: Sequence[Sequence[int]]) -> int:
