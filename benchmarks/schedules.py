@@ -236,7 +236,7 @@ def main() -> None:
     )
     parser.add_argument("--cohorts", type=int, default=2000, help="simulated cohorts for each judge and flip rate")
     parser.add_argument("--candidates", type=int, default=16, help="candidates a cohort, all different")
-    parser.add_argument("--budget", type=int, help="questions for adaptive (default: a quarter of all pairs')")
+    parser.add_argument("--budget", type=int, help="questions for adaptive (default: its own)")
     parser.add_argument("--json", action="store_true", help="only the JSON object, no table")
     options = parser.parse_args()
     if options.cohorts < 1 or options.candidates < 2 or (options.budget is not None and options.budget < 2):

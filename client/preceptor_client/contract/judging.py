@@ -98,7 +98,8 @@ class JudgeRequest(Message):
     order: Order | None = None
     """For pairwise rubrics; listwise ones show all candidates in one order more, or in one by lot."""
     budget: Annotated[int, Field(strict=True, ge=2, le=MAX_CANDIDATES * MAX_CANDIDATES)] | None = None
-    """Questions that the adaptive schedule may ask per axis; a quarter of all pairs' if left out."""
+    """Questions that the adaptive schedule may ask per axis; if left out, a quarter of all pairs', and at most four
+    a candidate."""
     sampling: Sampling | None = None
     composition: Composition | None = None
     """Adds a composite score per candidate to the answer."""

@@ -62,6 +62,7 @@ def _decided(ahead: Floats, first: Floats) -> bool:
 
 
 def default_budget(count: int, order: Order) -> int:
-    """A quarter of the comparisons that all pairs in both orders take; for few texts, enough for twice as many pairs
-    as finding best and worst takes when nobody errs."""
-    return max(count * (count - 1) // 4, orders(order) * min(2 * count - 2, count * (count - 1) // 2))
+    """A quarter of the comparisons that all pairs in both orders take, but no more than grow with the number of texts:
+    four a text. For few texts, enough for twice as many pairs as finding best and worst takes when nobody errs."""
+    every_pair = count * (count - 1) // 2
+    return max(min(every_pair // 2, 4 * count - 4), orders(order) * min(2 * count - 2, every_pair))

@@ -31,8 +31,8 @@ def comparisons(schedule: ScheduleName, candidates: int, order: Order) -> int:
         case ScheduleName.SWISS:
             pairs = min(candidates // 2 * (ceil(log2(candidates)) + 2), every_pair)
         case ScheduleName.ADAPTIVE:
-            quarter, enough = candidates * (candidates - 1) // 4, orders * min(2 * candidates - 2, every_pair)
-            pairs = max(quarter, enough) // orders
+            enough = orders * min(2 * candidates - 2, every_pair)
+            pairs = max(min(every_pair // 2, 4 * candidates - 4), enough) // orders
     return pairs * orders
 
 

@@ -79,6 +79,11 @@ def test_the_number_of_calls_is_as_documented(order: Order, count: int, seed: in
 
 
 @pytest.mark.parametrize("order", Order)
+def test_twice_as_many_texts_cost_the_adaptive_schedule_about_twice_as_much(order: Order) -> None:
+    assert all(default_budget(2 * count, order) < 2.1 * default_budget(count, order) for count in (16, 20, 32, 64))
+
+
+@pytest.mark.parametrize("order", Order)
 def test_sixteen_texts_cost_the_adaptive_schedule_a_quarter_of_all_pairs_in_at_most_six_rounds(order: Order) -> None:
     dice = Random(0)
     contest = tournament(ScheduleName.ADAPTIVE, [1] * 16, order=order, seed=1)
