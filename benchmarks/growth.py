@@ -5,18 +5,18 @@
 Time and memory of the real parts over a range of sizes, and the exponent e of `cost = c x size^e`: least squares on the
 logarithms, with its standard error. Of a total (a step, a checkpoint, a status) e should be at most 1; of the cost of
 one cohort in a queue that holds many, 0; of the judges' throughput, at least 1 until another limit. The goals take the
-standard error in favour of the goal. `last doubling` is the exponent between the two largest sizes alone.
+standard error in favour of the goal. `at the end` is the exponent between the two largest sizes alone.
 
 What each part is: `update`, GRPO over all candidates of a Llama of 0.9 M parameters, prefix 128, suffix 32, with 4
 cohorts of 4 candidates where they do not vary; `update without attention`, the same, each sequence by itself, with a
-model whose attention looks at nothing; `sampling`, the sampler in the trainer's process; `bookkeeping`, buffer,
-selection, ledger and metrics of two steps; `schedule`, comparisons of one cohort (by a judge that errs in one answer of
-seven) and the processor time between them; `queue`, a Redis of its own, in groups of 64 cohorts of 2 KB; `judging`,
-workers in one process before an engine of set latency. Memory is the peak of resident pages on top of what was there
-before; for Redis it is its own count.
+model whose attention looks at nothing; `sampling`, the sampler in the trainer's process, its seconds alone;
+`bookkeeping`, buffer, selection, ledger and metrics of two steps; `schedule`, comparisons of one cohort (by a judge
+that errs in one answer of seven) and the processor time between them; `queue`, a Redis of its own, in groups of 64
+cohorts of 2 KB; `judging`, workers in one process before an engine of set latency. Memory is the peak of resident pages
+on top of what was there before; for Redis it is its own count.
 
-The limit: attention over the prefix must grow with its square, and all pairs are all pairs. Nothing else may grow by
-more than its size.
+The limit: attention over the prefix must grow with its square, and all pairs are all pairs (and Swiss rounds have a
+logarithm). Nothing else may grow by more than its size.
 
 ![cost as work grows](images/growth.svg)
 """
@@ -82,7 +82,7 @@ def measure(parts: Sequence[str], options: argparse.Namespace) -> dict[str, Any]
         elif part == "bookkeeping":
             curves += bookkeeping_curves(sizes["step"], sizes["k"], sizes["in_flight"], options.rounds)
         elif part == "schedules":
-            curves += schedule_curves(sizes["tournament"], 9 * options.rounds)
+            curves += schedule_curves(sizes["tournament"], 5 * options.rounds)
         else:
             found, more = asyncio.run(_on_redis(part, sizes))
             curves += found
@@ -113,11 +113,11 @@ def _sizes(options: argparse.Namespace) -> dict[str, Sequence[int]]:
         }
     return {
         "k": (2, 4, 8, 16, 32),
-        "cohorts": (2, 4, 8, 16, 32),
+        "cohorts": (2, 4, 8, 16),
         "prefix": (128, 256, 512, 1024, 2048),
         "step": (64, 256, 1024, 4096),
         "in_flight": (100, 1_000, 10_000),
-        "tournament": (4, 8, 16, 32, 64),
+        "tournament": (8, 16, 32, 64),
         "depth": tuple(size for size in (100, 1_000, 10_000, 30_000, 100_000) if size <= options.largest),
         "judges": (1, 2, 4, 8, 16),
     }
@@ -130,7 +130,9 @@ async def _on_redis(part: str, sizes: dict[str, Sequence[int]]) -> tuple[list[Cu
             await asyncio.to_thread(server.wait_ready)
             async with connect(server.part.url or "") as redis:
                 if part == "judges":
-                    curve, busy = await judge_curves(redis, sizes["judges"], latency_s=0.5)
+                    curve, busy = await judge_curves(
+                        redis, sizes["judges"], latency_s=0.1 if len(sizes["judges"]) < 3 else 1.0
+                    )
                     return [curve], {"processors_of_the_judges": busy}
                 return [
                     *[each async for each in depth_curves(redis, sizes["depth"])],
@@ -163,7 +165,7 @@ def tables(result: dict[str, Any]) -> list[Table]:
         )
         for curve in result["curves"]
     ]
-    found = [Table("Exponents", ("part", "against", "sizes", "cost", "exponent", "last doubling"), rows)]
+    found = [Table("Exponents", ("part", "against", "sizes", "cost", "exponent", "at the end"), rows)]
     if part := result.get("square_part"):
         share = [(part["prefix_tokens"], f"{100 * part['share_of_update']:.0f} %")]
         found.append(Table("Attention's part of the update", ("prefix tokens", "part that grows by the square"), share))

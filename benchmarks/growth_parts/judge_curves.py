@@ -29,7 +29,7 @@ from preceptor_services.rubrics import load_rubrics
 from preceptor_services.settings import EngineSettings, JudgingSettings
 from preceptor_services.worker import Worker
 
-CONCURRENCY, ROUNDS = 4, 6
+CONCURRENCY, ROUNDS = 4, 4
 LEASE_S = 60.0
 
 

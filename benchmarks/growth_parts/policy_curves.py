@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
-from benchmarks.growth_parts.curves import Curve
+from benchmarks.growth_parts.curves import Curve, Wanted
 from benchmarks.growth_parts.memory import peak_bytes
 from benchmarks.growth_parts.policy import cohorts, policy
 from benchmarks.measuring.sides import interleaved, medians
@@ -38,21 +38,22 @@ def update_curves(sizes: dict[str, Sequence[int]], rounds: int) -> Iterator[Curv
     yield from _both("update", "cohorts", {n: job(shared, n, K, PREFIX) for n in sizes["cohorts"]}, rounds)
     with_attention = {n: job(shared, 1, K, n) for n in sizes["prefix"]}
     without = {n: job(alone, 1, K, n) for n in sizes["prefix"]}
-    yield from _both("update", "prefix tokens", with_attention, rounds, wanted_s=None)
+    yield from _both("update", "prefix tokens", with_attention, rounds, wanted=None)
     yield from _both("update without attention", "prefix tokens", without, rounds)
 
 
 def sampling_curves(sizes: dict[str, Sequence[int]], rounds: int) -> Iterator[Curve]:
-    """The sampler in the trainer's process."""
+    """The sampler in the trainer's process: its seconds. What it takes of memory is too little here to be told from
+    what the allocator keeps."""
     engine = TorchEngine(policy())
 
     def job(count: int, k: int, prefix: int) -> Job:
         prefixes = [cohort.window.prefix for cohort in cohorts(count, 1, prefix, 1)]
         return lambda: asyncio.run(engine.sample(prefixes, k=k, n_tokens=SUFFIX, seed=0))
 
-    yield from _both("sampling", "candidates", {k: job(COHORTS, k, PREFIX) for k in sizes["k"]}, rounds)
-    yield from _both("sampling", "cohorts", {n: job(n, K, PREFIX) for n in sizes["cohorts"]}, rounds)
-    yield from _both("sampling", "prefix tokens", {n: job(1, K, n) for n in sizes["prefix"]}, rounds, wanted_s=None)
+    yield _seconds("sampling", "candidates", {k: job(COHORTS, k, PREFIX) for k in sizes["k"]}, rounds)
+    yield _seconds("sampling", "cohorts", {n: job(n, K, PREFIX) for n in sizes["cohorts"]}, rounds)
+    yield _seconds("sampling", "prefix tokens", {n: job(1, K, n) for n in sizes["prefix"]}, rounds, wanted=None)
 
 
 def _learner(model: Any, shared_prefix: str) -> Learner:
@@ -61,11 +62,17 @@ def _learner(model: Any, shared_prefix: str) -> Learner:
     return Learner(model, objective, OptimizerConfig(lr=1e-6), compute, steps=1_000_000)
 
 
-def _both(part: str, against: str, jobs: dict[int, Job], rounds: int, *, wanted_s: Any = "linear") -> Iterator[Curve]:
+def _both(
+    part: str, against: str, jobs: dict[int, Job], rounds: int, *, wanted: Wanted | None = "linear"
+) -> Iterator[Curve]:
     """Seconds and memory."""
-    seconds = medians(interleaved({str(size): job for size, job in jobs.items()}, rounds))
-    yield Curve(part, against, "s", list(jobs), list(seconds.values()), wanted_s)
+    yield _seconds(part, against, jobs, rounds, wanted=wanted)
     yield Curve(part, against, "MB", list(jobs), [peak_bytes(job) / 1e6 for job in jobs.values()])
+
+
+def _seconds(part: str, against: str, jobs: dict[int, Job], rounds: int, *, wanted: Wanted | None = "linear") -> Curve:
+    seconds = medians(interleaved({str(size): job for size, job in jobs.items()}, rounds))
+    return Curve(part, against, "s", list(jobs), list(seconds.values()), wanted)
 
 
 def _no_attention() -> str:

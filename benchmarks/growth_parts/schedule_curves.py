@@ -11,8 +11,8 @@ from benchmarks.growth_parts.curves import Curve, Wanted
 from preceptor_client.contract import Order, ScheduleName
 from preceptor_services.schedules import tournament
 
-_BY_NATURE = {ScheduleName.ALL_PAIRS}
-"""It is the reference that the others are measured by."""
+_BY_NATURE = {ScheduleName.ALL_PAIRS, ScheduleName.SWISS}
+"""The reference that the others are measured by, and one whose rounds are as many as the logarithm."""
 
 
 def schedule_curves(sizes: Sequence[int], rounds: int) -> Iterator[Curve]:
@@ -23,7 +23,9 @@ def schedule_curves(sizes: Sequence[int], rounds: int) -> Iterator[Curve]:
         name = f"schedule {schedule}"
         calls = [median(asked for asked, _ in of_size) for of_size in played.values()]
         seconds = [median(took for _, took in of_size) for of_size in played.values()]
-        yield Curve(name, "candidates", "calls", list(sizes), calls, wanted)
+        # What the others ask is arithmetic, n - 1 say, whose exponent on small sizes says nothing.
+        of_calls: Wanted | None = "linear" if schedule is ScheduleName.ADAPTIVE else None
+        yield Curve(name, "candidates", "calls", list(sizes), calls, of_calls)
         yield Curve(name, "candidates", "s", list(sizes), seconds, wanted)
 
 
