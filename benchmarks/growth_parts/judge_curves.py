@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
@@ -29,7 +30,7 @@ from preceptor_services.rubrics import load_rubrics
 from preceptor_services.settings import EngineSettings, JudgingSettings
 from preceptor_services.worker import Worker
 
-CONCURRENCY, ROUNDS = 4, 4
+CONCURRENCY, ROUNDS = 4, 6
 LEASE_S = 60.0
 
 
@@ -69,10 +70,12 @@ async def _judged(redis: Redis, workers: int, latency_s: float) -> tuple[float, 
 
 
 class _SetLatency:
-    """An engine that finds everything safe."""
+    """An engine that finds everything safe. It takes between a half and one and a half of `latency_s`, so that what is
+    asked at the same time is not answered at the same time."""
 
-    def __init__(self, latency_s: float) -> None:
-        self._latency_s = latency_s
+    def __init__(self) -> None:
+        self.latency_s = 0.0
+        self._dice = random.Random(0)
 
     async def exchange(self, method: str, url: str, content: bytes | None, patience_s: float) -> Reply:
         if url.endswith("/v1/models"):
@@ -80,7 +83,7 @@ class _SetLatency:
         body = json.loads(content or b"{}")
         if url.endswith("/tokenize"):
             return _reply({"tokens": [hash(word) % 1000 for word in body["prompt"].split()]})
-        await asyncio.sleep(self._latency_s)
+        await asyncio.sleep(self.latency_s * self._dice.uniform(0.5, 1.5))
         answers = [{"index": index, "text": " safe"} for index in range(len(body["prompt"]) * body["n"])]
         return _reply({"choices": answers, "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
 
@@ -95,9 +98,11 @@ def _reply(content: dict[str, Any]) -> Reply:
 async def _worker(redis: Redis, latency_s: float, stack: AsyncExitStack) -> Worker:
     metrics = Metrics()
     settings = EngineSettings(urls=("http://engine",))
-    engine = await stack.enter_async_context(Engine(settings, metrics, _SetLatency(latency_s)))
+    transport = _SetLatency()
+    engine = await stack.enter_async_context(Engine(settings, metrics, transport))
     judge = Judge(engine, load_rubrics("nano"), JudgingSettings(), metrics)
     await engine.prepare(judge.probes)
+    transport.latency_s = latency_s
     return Worker(
         CohortQueue(redis),
         judge,
