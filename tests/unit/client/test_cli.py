@@ -129,7 +129,7 @@ def test_too_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_benchmarks_are_listed_with_what_they_measure(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench"]) == 0
-    assert "judge          Verdicts a second" in capsys.readouterr().out
+    assert "judge          Judging, next to the same prompts" in capsys.readouterr().out
 
 
 def test_benchmarks_are_found_from_inside_the_checkout_only(tmp_path: Path) -> None:
