@@ -63,7 +63,7 @@ def section(name: str, result: dict[str, Any]) -> Iterator[str]:
     module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
     title, _, method = (module.__doc__ or "").partition("\n")
     yield f"## {name}: {title.rstrip('.')}\n"
-    yield method.strip() + "\n"
+    yield method.strip("\n") + "\n"
     if result["goals"]:
         rows = [
             (goal["figure"], number(goal["measured"]), f"{goal['relation']} {goal['bound']:g}", _MET[goal["met"]])
