@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from preceptor_client.contract import Usage
 from preceptor_services.engine import Answer, Engine, Generation, Prompt
+from preceptor_services.engine.gathering import shares
 from preceptor_services.priority import Priority
 
 _WINDOW_S = 0.002
@@ -89,22 +90,6 @@ class Batcher:
             max_prompts=self._max_prompts,
             priority=min(question.priority for question in questions),
         )
-        for question, answer, share in zip(questions, answers, shares(usage, len(questions)), strict=True):
+        for question, answer, share in zip(questions, answers, shares(usage, [1] * len(questions)), strict=True):
             if not question.answered.done():
                 question.answered.set_result((answer, share))
-
-
-def shares(usage: Usage, count: int) -> list[Usage]:
-    """`usage` in `count` parts as equal as whole numbers allow; they sum to it exactly."""
-
-    def part(total: int, index: int) -> int:
-        return total * (index + 1) // count - total * index // count
-
-    return [
-        Usage(
-            calls=part(usage.calls, index),
-            prompt_tokens=part(usage.prompt_tokens, index),
-            completion_tokens=part(usage.completion_tokens, index),
-        )
-        for index in range(count)
-    ]
