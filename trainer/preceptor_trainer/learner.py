@@ -158,7 +158,8 @@ class Learner:
 
     def _update(self, cohorts: Sequence[PolicyCohort]) -> UpdateStats:
         with self._ranks.together():
-            parts = self._parts(cohorts)
+            sequences = self._objective.sequences(cohorts, self.version)
+            parts = self._parts(cohorts, len(sequences))
             self.optimizer.zero_grad(set_to_none=True)
             loss, figures = self._backward(parts)
             limit = self._config.clip if self._config.clip is not None else math.inf
@@ -179,21 +180,21 @@ class Learner:
                 )
             self._give_out()
         self.version += 1
-        tokens = sum(len(each.suffix) for each in self._objective.sequences(cohorts, self.version))
-        return UpdateStats(loss, lr, grad_norm, tokens, figures)
+        return UpdateStats(loss, lr, grad_norm, sum(len(each.suffix) for each in sequences), figures)
 
-    def _parts(self, cohorts: Sequence[PolicyCohort]) -> list[tuple[list[TrainingSequence], float]]:
-        """This rank's forward passes, as many as every rank's, and the share of each in the update's loss.
+    def _parts(self, cohorts: Sequence[PolicyCohort], total: int) -> list[tuple[list[TrainingSequence], float]]:
+        """This rank's forward passes, as many as every rank's, and the share of each in the update's loss, which is
+        over `total` sequences.
 
         A pass that is there only because another rank has one more takes the first cohort, with no share.
         """
         rank, count, size = self._ranks.rank, self._ranks.count, self._compute.micro_cohorts
-        total = len(self._objective.sequences(cohorts, self.version))
         passes = len(list(_slices(cohorts[::count], size)))
         own = [self._objective.sequences(each, self.version) for each in _slices(cohorts[rank::count], size)]
         parts = [(sequences, len(sequences) / total) for sequences in own]
-        idle = self._objective.sequences(cohorts[:1], self.version)
-        return parts + [(idle, 0.0)] * (passes - len(parts))
+        if len(parts) < passes:
+            parts.append((self._objective.sequences(cohorts[:1], self.version), 0.0))
+        return parts
 
     def _backward(self, parts: Sequence[tuple[list[TrainingSequence], float]]) -> tuple[float, dict[str, float]]:
         """Gradients, left with the weights; loss and figures of all ranks."""
