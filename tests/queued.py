@@ -6,7 +6,8 @@ import asyncio
 import os
 import signal
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,8 +49,8 @@ async def answer(queue: CohortQueue, delivery: Delivery) -> bool:
     return await queue.settle(delivery, an_answer(delivery.task))
 
 
-async def collect(outcomes: AsyncIterator[Outcome], count: int) -> list[Outcome]:
-    async with asyncio.timeout(20):
+async def collect(outcomes: AsyncGenerator[Outcome], count: int) -> list[Outcome]:
+    async with asyncio.timeout(20), aclosing(outcomes):
         return [await anext(outcomes) for _ in range(count)]
 
 

@@ -20,7 +20,7 @@ from benchmarks.queue_parts.payload import RUN, load
 from benchmarks.queue_parts.rounds import AHEAD, AT_ONCE, serve
 from preceptor_client.collector import collect_less
 from preceptor_client.contract import JudgeRequest, JudgeResponse, JudgeTask
-from preceptor_client.queue import CohortQueue, connect
+from preceptor_client.queue import CohortQueue, Delivery, connect
 from preceptor_services.assembly import Engines
 from preceptor_services.judging import Judge
 from preceptor_services.metrics import Metrics
@@ -71,10 +71,13 @@ async def take(url: str, judge: NullJudge) -> None:
     async with connect(url) as redis:
         queue = CohortQueue(redis, namespace=TAKER)
         await queue.open_group()
+        deliveries: list[Delivery] = []
         while True:
-            deliveries = await queue.take("taker", count=AT_ONCE)
+            # The next are on their way while these are answered, as in the worker.
+            taking = asyncio.create_task(queue.take("taker", count=AT_ONCE))
             answers = [(delivery, judge.answer(delivery.task.request)) for delivery in deliveries]
             assert all(await queue.settle_many(answers)), "superseded"
+            deliveries = await taking
 
 
 async def work(url: str, judge: NullJudge) -> None:

@@ -9,7 +9,7 @@ import signal
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -162,8 +162,7 @@ async def test_a_full_redis_pauses_the_producer_while_what_is_there_is_judged(
         stuck = (await QueueOperations(redis).status()).waiting
         assert 5 < stuck < 60
         assert not producing.done()
-        async with working(other):
-            outcomes = queue.outcomes("run1")
+        async with working(other), aclosing(queue.outcomes("run1")) as outcomes:
             for _ in range(60):
                 await queue.forget("run1", [await asyncio.wait_for(anext(outcomes), 20)])
         await producing

@@ -14,7 +14,8 @@ Raises `QueueUnavailable` and `QueueMisfit`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from itertools import chain, groupby
 from operator import itemgetter
@@ -119,7 +120,7 @@ class CohortQueue:
             gone += [page[place] for place in await self._step(scripts.MISSING, run, *page)]
         return gone
 
-    async def outcomes(self, run: str) -> AsyncIterator[Outcome]:
+    async def outcomes(self, run: str) -> AsyncGenerator[Outcome]:
         """Every outcome of `run` not yet forgotten, oldest first, then each new one as it comes. Never ends.
 
         After a break it starts over, since the Redis that answers may be another, and leaves out what it gave before.
@@ -131,29 +132,40 @@ class CohortQueue:
                     yield outcome
 
     async def outcome_pages(self, run: str) -> AsyncGenerator[list[Outcome]]:
-        """The same, as many at once as there are: one at least, a few hundred at most."""
+        """The same, as many at once as there are: one at least, a few hundred at most.
+
+        The next page is read while this one is dealt with: close the generator (`aclosing`) to stop that.
+        """
         stream = self._keys.verdicts(run)
         given = self._given[run] = set()
         last, breaks = "0-0", self._ride.breaks
-        while True:
-            entries = await self._wait(stream, last, count=_PAGE)
-            if not entries:
-                # A read whose time ran out and one that found nothing look the same: this tells them apart.
-                await self._ride.through(self._redis.ping)
-            if breaks != self._ride.breaks:
-                last, breaks = "0-0", self._ride.breaks
-                continue
-            page = []
-            for last, fields in entries:
-                if last in given:
-                    continue
-                try:
-                    page.append(read_outcome(last, fields))
-                except UnreadableEntry as error:
-                    await self._step(scripts.BURY_OUTCOME, run, error.cohort, last, printable(str(error)))
-            if page:
-                given.update(outcome.entry_id for outcome in page)
-                yield page
+        reading = asyncio.create_task(self._wait(stream, last, count=_PAGE))
+        try:
+            while True:
+                entries = await reading
+                if not entries:
+                    # A read whose time ran out and one that found nothing look the same: this tells them apart.
+                    await self._ride.through(self._redis.ping)
+                if breaks != self._ride.breaks:
+                    last, breaks, entries = "0-0", self._ride.breaks, []
+                elif entries:
+                    last = entries[-1][0]
+                # The next page comes while this one is decoded and dealt with.
+                reading = asyncio.create_task(self._wait(stream, last, count=_PAGE))
+                page = []
+                for entry_id, fields in entries:
+                    if entry_id in given:
+                        continue
+                    try:
+                        page.append(read_outcome(entry_id, fields))
+                    except UnreadableEntry as error:
+                        await self._step(scripts.BURY_OUTCOME, run, error.cohort, entry_id, printable(str(error)))
+                if page:
+                    given.update(outcome.entry_id for outcome in page)
+                    yield page
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     async def forget(self, run: str, outcomes: Sequence[Outcome]) -> None:
         """Remove outcomes whose effect is durable; frees room for as many cohorts."""

@@ -104,16 +104,16 @@ def read_task(fields: Fields) -> JudgeTask:
 
 def read_outcome(entry_id: str, fields: Fields) -> Outcome:
     """The outcome in an entry of `verdicts:<run>`."""
-    cohort = _identifier(fields.get(b"cohort"))
-    if cohort and b"dead" in fields:
-        return Outcome(entry_id, cohort, dead=as_text(fields[b"dead"]))
+    cohort = fields.get(b"cohort")
+    if b"dead" in fields and (name := _identifier(cohort)):
+        return Outcome(entry_id, name, dead=as_text(fields[b"dead"]))
     try:
         response = JudgeResponse.model_validate_json(fields.get(b"response", b""))
     except ValidationError as error:
-        raise UnreadableEntry(describe(error), cohort=cohort) from None
-    if response.cohort_id != cohort:
-        raise UnreadableEntry("its response is another's", cohort=cohort)
-    return Outcome(entry_id, cohort, response)
+        raise UnreadableEntry(describe(error), cohort=_identifier(cohort)) from None
+    if response.cohort_id.encode() != cohort:
+        raise UnreadableEntry("its response is another's", cohort=_identifier(cohort))
+    return Outcome(entry_id, response.cohort_id, response)
 
 
 def read_letter(entry_id: str, fields: Mapping[str, str]) -> DeadLetter:
