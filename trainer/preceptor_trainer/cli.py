@@ -24,6 +24,7 @@ app = typer.Typer(help="Train, evaluate and demonstrate.", no_args_is_help=True,
 
 DEFAULT_CACHE = Path(os.environ.get("PRECEPTOR_CACHE") or Path.home() / ".cache" / "preceptor")
 
+DRIFTED = 3
 INTERRUPTED = 130
 TERMINATED = 143
 
@@ -62,10 +63,13 @@ def train(
         typer.echo(dump_config(resolved), nl=False)
         return
     # Late: torch takes seconds to import, and a wrong configuration should be told at once.
+    from preceptor_trainer.guards.watch import Drifted
     from preceptor_trainer.run import train as run
 
     try:
         stopped_by = run(resolved, "resume" if resume else "restart" if restart else "fresh")
+    except Drifted as drifted:
+        raise _failed("train", f"stopped by {drifted}; --resume goes on with it", DRIFTED) from None
     except TrainError as error:
         raise _failed("train", one_line(str(error)), 1) from None
     except KeyboardInterrupt:

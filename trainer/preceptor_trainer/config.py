@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from preceptor_client.contract import (
     MAX_CANDIDATES,
@@ -24,20 +24,10 @@ from preceptor_client.contract import (
     ScheduleName,
 )
 from preceptor_client.contract.composition import check_guards
+from preceptor_trainer.guards.config import OF_ROLLOUTS, OF_VERDICTS, PLACE, GuardsConfig, HeldOutGuard
+from preceptor_trainer.section import DataSource, NonNegative, Positive, Seconds, Section, Share, Weight
 
 ENV_PREFIX = "PRECEPTOR_TRAIN_"
-
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelConfig(Section):
@@ -51,7 +41,7 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """Documents, and how each is split into a prefix and a suffix."""
 
-    source: Literal["jsonl", "text", "parquet", "huggingface"] = "jsonl"
+    source: DataSource = "jsonl"
     path: str
     """A file or a folder; for `huggingface` a data set's name or folder."""
     split: str = "train"
@@ -72,6 +62,11 @@ class DataConfig(Section):
     """A longer document is a bad one: a whole file in one line, most likely."""
     bad_documents: Literal["stop", "skip"] = "stop"
     """What to do about a document that cannot be read: end the run, or count it and go on."""
+
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where the documents are."""
+        return (self.source, self.path, *([self.split] if self.source == "huggingface" else []))
 
     @model_validator(mode="after")
     def _prefix_sizes_fit(self) -> Self:
@@ -131,7 +126,9 @@ class JudgeConfig(Section):
     redis_url: str = "redis://127.0.0.1:6379/0"
     bound: Positive = 1024
     namespace: str = "preceptor"
-    axes: Annotated[dict[AxisName, Weight], Field(min_length=1)] = {"quality": 1.0, "safety": 1.0, "factuality": 1.0}
+    axes: dict[AxisName, Weight] = Field(
+        default_factory=lambda: {"quality": 1.0, "safety": 1.0, "factuality": 1.0}, min_length=1
+    )
     """Axis -> its weight in the composite score."""
     gates: tuple[Gate, ...] = ()
     """What a candidate must not fail, whatever its scores; see `preceptor_client.contract.composition`."""
@@ -270,11 +267,29 @@ class TrainConfig(Section):
     compute: ComputeConfig = ComputeConfig()
     staleness: StalenessConfig = StalenessConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    guards: GuardsConfig = GuardsConfig()
 
     @property
     def judged(self) -> bool:
         """Whether the run needs verdicts, and so Redis and judges."""
         return self.objective.name != "nll"
+
+    def held_out(self, guard: HeldOutGuard) -> DataConfig:
+        """The documents of `guard`."""
+        given = guard.model_dump(include=set(PLACE), exclude_none=True)
+        return self.data.model_copy(update={"epochs": 1, "shuffle_buffer": 0, **given})
+
+    @model_validator(mode="after")
+    def _guards_have_readings(self) -> Self:
+        blind = dict.fromkeys(() if self.pool.rollouts else OF_ROLLOUTS, "rollouts, and pool.rollouts is 0")
+        blind |= dict.fromkeys(() if self.judged else OF_VERDICTS, f"verdicts, and {self.objective.name} has none")
+        for name in self.guards.on:
+            if name in blind:
+                raise ValueError(f"guards.{name} watches {blind[name]}: leave it out")
+        guard = self.guards.held_out_nll
+        if guard and self.held_out(guard).place == self.data.place:
+            raise ValueError(f"guards.held_out_nll would read what is trained on ({self.data.path}): set its path")
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -130,10 +130,10 @@ class Learner:
         self._ranks.tell("restore", json.dumps([version, names]).encode())
         self._restore(version, names, moments)
 
-    def follow(self) -> None:
-        """Take part in what rank 0 does, until it says that the run is over."""
-        while (heard := self._ranks.hear())[0] != "end":
-            match heard:
+    def follow(self) -> tuple[str, bytes]:
+        """Take part in what rank 0 does, until it says something that is not for a learner: what it said."""
+        while True:
+            match heard := self._ranks.hear():
                 case "update", body:
                     with suppress(TrainError):  # which rank 0 tells
                         self._update(_COHORTS.validate_json(body))
@@ -141,6 +141,8 @@ class Learner:
                     self._moments()
                 case "restore", body:
                     self._restore(*json.loads(body))
+                case _:
+                    return heard
 
     def _scorers(self) -> tuple[SuffixScorer, SuffixScorer | None]:
         """Policy and reference. What is done to their layers is not done to the model that is given out."""

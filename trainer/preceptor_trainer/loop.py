@@ -25,8 +25,8 @@ Guarantees: nothing waits for a judge but LEARN, and only when no batch is to be
 which part it waits for. A cohort sampled at version v is trained at a version <= v + S (see `buffer`); a cohort ends
 once, trained or dropped, with a line in the ledger, and is trained on only by verdicts the teacher gave. At the end as
 many were issued as ended. A checkpoint is one moment of all of this: what was issued and had not ended then is issued
-again by the run that resumes from it. If a task fails or the run is told to stop, LEARN finishes its update, a
-checkpoint is kept, and all are cancelled.
+again by the run that resumes from it. If a task fails, the run is told to stop or a drift guard ends it, LEARN
+finishes its update, a checkpoint is kept, and all are cancelled.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ from preceptor_trainer.cohorts import PolicyCohort, PreparedWindow
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.guards.watch import Watch
 from preceptor_trainer.judges import Judges
 from preceptor_trainer.learner import Learner, UpdateStats
 from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
@@ -71,6 +72,7 @@ class Parts:
     queue_status: Callable[[], Awaitable[QueueStatus | None]]
     """How the queue stands; None if Redis does not say."""
     telemetry: Telemetry
+    watch: Watch
     ledger: CohortLedger
 
 
@@ -87,6 +89,7 @@ class TrainLoop:
         self._judges = parts.judges
         self._queue_status = parts.queue_status
         self._telemetry = parts.telemetry
+        self._watch = parts.watch
         self._ledger = parts.ledger
         self._version = self._kept = self._learner.version
         self._buffer: CohortBuffer[PolicyCohort] = CohortBuffer(
@@ -110,7 +113,8 @@ class TrainLoop:
     async def run(self, stop: asyncio.Event) -> bool:
         """Train, then write `final`. False if `stop` came first: the newest checkpoint is then of the last step.
 
-        Raises `TrainError` and what the queue raises; a checkpoint is kept first, unless the update itself failed.
+        Raises `TrainError`, `Drifted` among them, and what the queue raises; a checkpoint is kept first, unless the
+        update itself failed.
         """
         halt = asyncio.Event()
         learn = asyncio.create_task(self._learn(halt))
@@ -158,6 +162,7 @@ class TrainLoop:
                 await self._drop(cohort, "dead", answered.dead or "none given")
                 continue
             self._telemetry.judged(response)
+            self._watch.judged(cohort, response)
             judged = select(cohort, response)
             if isinstance(judged, Dropped):
                 reasons = (verdict.reason for verdict in response.verdicts if verdict.reason)
@@ -168,6 +173,8 @@ class TrainLoop:
 
     async def _learn(self, halt: asyncio.Event) -> bool:
         """False if `halt` came before the last step."""
+        if drifted := await self._watch.begin(self._learner.model, self._version):
+            raise drifted
         for version in range(self._version, self._config.steps):
             with self._telemetry.clock("waiting"):
                 batch = await self._take(version, halt)
@@ -176,7 +183,10 @@ class TrainLoop:
             self._boundary = None  # while the weights move there is nothing to keep
             with self._telemetry.clock("updating"):
                 update = await asyncio.to_thread(self._learner.update, batch)
+            drifted = await self._watch.updated(self._learner.model, self._learner.version)
             self._boundary = self._trained(version, batch, update)
+            if drifted:
+                raise drifted
             with self._telemetry.clock("syncing"):
                 if self._engine:
                     await self._engine.load(self._learner.model, self._learner.version)
@@ -228,6 +238,8 @@ class TrainLoop:
     async def _admit(self, prepared: AsyncIterator[PreparedWindow]) -> list[PreparedWindow]:
         """As many windows as there are slots, at most a step's; none when the documents have run out."""
         room = min(await self._buffer.room(), self._config.cohorts_per_step)
+        if drifted := self._watch.without_update(self._version):
+            raise drifted
         group: list[PreparedWindow] = []
         with self._doing("documents", "they are being read, or rewritten"):
             while len(group) < room and (window := await anext(prepared, None)) is not None:
@@ -294,6 +306,7 @@ class TrainLoop:
             in_flight=list(self._issued.values()),
             files={METRICS_FILE: self._telemetry.bytes, LEDGER_FILE: self._ledger.bytes},
             config=self._resolved,
+            guards=self._watch.state,
         )
 
     async def _save(self, target: Path, state: TrainerState) -> None:

@@ -52,6 +52,20 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         (["--optimizer.warmup_steps=11"], r"warmup_steps is above steps"),
         (["--judge.axes={}"], "judge.axes"),
         (["--run=no spaces"], "run"),
+        (["--guards.entropy={}"], r"guards.entropy: .*a guard needs a limit: set one of above, below, rise, fall"),
+        (["--guards.abstention={}"], r"a guard needs a limit: set one of above, below \("),
+        (["--guards.abstention.rise=0.1"], "guards.abstention.rise"),
+        (["--guards.length={fall: 0.5, warn_after: 7}"], r"warn_after \(7\) is above act_after \(6\)"),
+        (
+            ["--guards.length.fall=0.5", "--pool={rewrite: true, rollouts: 0}"],
+            r"guards.length watches rollouts, and pool.rollouts is 0",
+        ),
+        (
+            ["--guards.abstention.above=0.5", "--objective.name=nll", "--pool={rollouts: 0}"],
+            r"guards.abstention watches verdicts, and nll has none",
+        ),
+        (["--guards.held_out_nll.rise=0.1"], r"would read what is trained on \(documents.jsonl\)"),
+        (["--guards.held_out_nll={rise: 0.1, split: test}"], "would read what is trained on"),
     ],
 )
 def test_what_does_not_fit_is_told_by_key(tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -75,3 +89,12 @@ CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 @pytest.mark.parametrize("file", CONFIGS, ids=[file.name for file in CONFIGS])
 def test_the_configurations_that_come_with_the_project_load(file: Path) -> None:
     assert load_config(TrainConfig, file, env_prefix=ENV_PREFIX).run
+
+
+def test_held_out_documents_are_where_the_guard_says_and_else_as_those_of_the_run(tmp_path: Path) -> None:
+    config = load(tmp_path, "--guards.held_out_nll={rise: 0.1, path: other.jsonl}", "--data.text_field=body")
+    assert config.guards.held_out_nll is not None
+    data = config.held_out(config.guards.held_out_nll)
+    assert (data.source, data.path, data.text_field, data.epochs) == ("jsonl", "other.jsonl", "body", 1)
+    split = {"data": {"source": "huggingface", "path": "x"}, "guards": {"held_out_nll": {"above": 3, "split": "test"}}}
+    assert load(tmp_path, **split).guards.on.keys() == {"held_out_nll"}

@@ -11,7 +11,6 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import torch
@@ -26,9 +25,8 @@ from preceptor_client.contract import JudgeRequest, JudgeResponse, Origin, Statu
 from preceptor_client.errors import AuthenticationError, PreceptorError
 from preceptor_client.settings import ClientSettings
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.config import DataConfig
-from preceptor_trainer.data.documents import BadDocuments, DocumentError, stream_documents
-from preceptor_trainer.data.stream import WindowStream
+from preceptor_trainer.data.documents import DocumentError
+from preceptor_trainer.data.stream import held_out
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.evaluation.generation import Generation, generate
@@ -46,7 +44,8 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
     model, codec = load(plan.model)
     rival = load(plan.rival) if plan.rival else None
     try:
-        windows = held_out(plan.data, codec, plan.windows, lambda text: progress.console.print(text, markup=False))
+        say = partial(progress.console.print, markup=False)
+        windows = held_out(plan.data, codec.encode, plan.windows, say)
     except DocumentError as error:
         raise DocumentError(_OPTIONS.sub(_option, str(error))) from None
     _check_positions(plan.model, model, windows)
@@ -86,13 +85,6 @@ def load(path: str) -> tuple[Any, Codec]:
     except Exception as error:  # what a damaged folder makes transformers raise is not said anywhere
         raise TrainError(f"cannot load the model {path}: {type(error).__name__}: {one_line(str(error))}") from error
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), Codec(tokenizer)
-
-
-def held_out(data: DataConfig, codec: Codec, count: int, say: Callable[[str], None]) -> list[Window]:
-    """The first `count` windows, or as many as there are; `say` is told what was passed over. Raises `DocumentError`
-    without any."""
-    documents = partial(stream_documents, passed_over=BadDocuments(say))
-    return [window for window, _ in islice(WindowStream(data, codec.encode, documents=documents), count)]
 
 
 def recut(windows: Sequence[Window], codec: Codec, other: Codec) -> list[Window]:

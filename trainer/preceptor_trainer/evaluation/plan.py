@@ -8,7 +8,8 @@ from pydantic import Field, field_validator
 
 from preceptor_client.contract import AxisName
 from preceptor_client.settings import ClientSettings
-from preceptor_trainer.config import DataConfig, Positive, Section
+from preceptor_trainer.config import DataConfig
+from preceptor_trainer.section import Positive, Section
 
 
 class EvalPlan(Section):
