@@ -34,6 +34,7 @@ from safetensors.torch import save_file
 from preceptor_trainer.cohorts import PreparedWindow
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.growth import Growth
 
 VALUES_FILE = "trainer.json"
 TENSORS_FILE = "trainer.safetensors"
@@ -64,6 +65,8 @@ class TrainerState:
     """Name in `<out>` -> bytes of it that belong to this state; what follows them was written later."""
     config: dict[str, Any]
     """The run's resolved configuration."""
+    growth: Growth | None = None
+    """Where a controller of the candidates stands."""
 
 
 class _Values(BaseModel):
@@ -78,6 +81,7 @@ class _Values(BaseModel):
     in_flight: list[PreparedWindow]
     files: dict[str, int]
     config: dict[str, Any]
+    growth: Growth | None = None
 
 
 def rng_states() -> dict[str, torch.Tensor]:
