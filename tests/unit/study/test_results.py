@@ -33,6 +33,7 @@ def record(variant: str, seed: int, value: float, **measures: float) -> dict[str
         "train_s": 36.0,
         "judge_calls": 1234,
         "flops": 2e12,
+        "teacher": {"quality": 0.5 if variant == "late" else 0.9, "position_consistency": 0.75},
         "at": "2026-01-01",
         "commit": "abc",
         "cpu": "a CPU",
@@ -86,6 +87,13 @@ def test_the_section_asks_answers_and_says_on_what_it_ran() -> None:
     assert len(tables) == 3
     assert all(len({line.count("|") for line in table.splitlines()}) == 1 for table in tables)
     assert "| base model |" not in tables[2], "it has nothing to win against"
+
+
+def test_judges_that_differ_are_shown_with_what_they_are_worth() -> None:
+    written = markdown(STUDY, [*RECORDS, record("late", 0, 0.6)])
+    assert "|  | quality | position consistency |" in written
+    assert "| the late | 0.500 | 0.750 |" in written
+    assert "The training judges" not in markdown(STUDY, RECORDS)
 
 
 def test_a_study_of_which_nothing_is_done_says_so() -> None:

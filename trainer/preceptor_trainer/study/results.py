@@ -3,7 +3,7 @@
 In: a `Study`, and one record for each run that is done (a line of `<study>.jsonl`):
 
     {"study", "variant", "seed", "id", "measures": {name: {"value", "ci95"}}, "steps", "flops", "train_s",
-     "judge_calls", "at", "commit", "cpu", "cpus", "memory_gb"}
+     "judge_calls", "teacher": accuracies, "at", "commit", "cpu", "cpus", "memory_gb"}
 
 Out: rows and Markdown. Every figure is computed here; none is written by hand. Means are over seeds, and so are the
 intervals (Student's); with one seed the interval is over its held-out windows.
@@ -11,7 +11,7 @@ intervals (Student's); with one seed the interval is over its held-out windows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -85,7 +85,8 @@ def markdown(study: Study, records: Sequence[Record], *, level: int = 1) -> str:
     head = [f"{'#' * level} {study.name}: {study.title}", "", study.question, ""]
     if not found:
         return "\n".join([*head, "Nothing is done yet.", ""])
-    return "\n".join([*head, as_markdown([_worth(found), _language(found), _independence(found)]), _made(found)])
+    tables = [_worth(found), _language(found), _independence(found), *_teachers(found)]
+    return "\n".join([*head, as_markdown(tables), _made(found)])
 
 
 def _worth(found: Sequence[Row]) -> Table:
@@ -125,6 +126,18 @@ def _independence(found: Sequence[Row]) -> Table:
             for row in trained
         ],
     )
+
+
+def _teachers(found: Sequence[Row]) -> Iterator[Table]:
+    """Nothing where all have the same one."""
+    by_about = {row.about: row.records[0]["teacher"] for row in found if row.name != BASE.name}
+    accuracies = list(by_about.values())
+    if any(each != accuracies[0] for each in accuracies):
+        yield Table(
+            "The training judges: share of held-out labels met",
+            ("", *(name.replace("_", " ") for name in accuracies[0])),
+            [(about, *(f"{share:.3f}" for share in accuracy.values())) for about, accuracy in by_about.items()],
+        )
 
 
 def _cell(estimate: Estimate | None, *, signed: bool = False) -> str:

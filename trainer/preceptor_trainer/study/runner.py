@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from preceptor_trainer.evaluation.statistics import Estimate
 from preceptor_trainer.machine import commit, machine
 from preceptor_trainer.nano.base import pretrain
 from preceptor_trainer.nano.corpus import write_corpus
-from preceptor_trainer.nano.teacher import Recipe, ensure_teacher
+from preceptor_trainer.nano.teacher import Recipe, TeacherAccuracy, ensure_teacher, read_accuracy
 from preceptor_trainer.study.definition import Study, StudySize
 from preceptor_trainer.study.held_judge import held_judge
 from preceptor_trainer.study.measuring import measure
@@ -90,11 +91,13 @@ class StudyRunner:
             endpoints, judges = self._start(stack, teacher, second)
             for run in runs:
                 if not self._folder.result(run.id).exists():  # two variants may be the same run
-                    self._do(stack, endpoints, judges, run)
+                    self._do(stack, endpoints, judges, run, read_accuracy(teacher))
                 self._progress.advance(self._all)
                 self._report()
 
-    def _do(self, stack: Stack, endpoints: Endpoints, judges: dict[str, str], run: Run) -> None:
+    def _do(
+        self, stack: Stack, endpoints: Endpoints, judges: dict[str, str], run: Run, accuracy: TeacherAccuracy
+    ) -> None:
         """Train and measure. The result is the last thing that is written."""
         started = time.monotonic()
         name = f"{run.variant.name}, seed {run.seed}"
@@ -125,6 +128,7 @@ class StudyRunner:
             "id": run.id,
             "measures": {name: _exactly(estimate) for name, estimate in measures.items()},
             **cost,
+            "teacher": asdict(accuracy),
             "flops": run.flops,
             "at": time.strftime("%Y-%m-%d"),
             "commit": commit(),
