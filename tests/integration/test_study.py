@@ -59,7 +59,16 @@ def test_a_study_that_was_killed_goes_on_and_repeats_nothing(tmp_path: Path, nan
     assert sip["judge_calls"] > 0 == sft["judge_calls"]
     assert sip["flops"] > sft["flops"] > 0
     assert base["measures"]["wins"]["value"] == 0.5
-    measured = {"quality_wins", "nll", "entropy", "distinct_2", "length", "judge_wins", "second_quality_wins"}
+    measured = {
+        "quality_wins",
+        "nll",
+        "entropy",
+        "distinct_2",
+        "length",
+        "oracle_wins",
+        "judge_wins",
+        "second_quality_wins",
+    }
     assert all(measured <= set(record["measures"]) for record in records)
     assert sft["measures"]["nll"] != base["measures"]["nll"], "it was trained"
     assert (out / "two.png").exists()

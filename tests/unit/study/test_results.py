@@ -10,7 +10,7 @@ import pytest
 
 from preceptor_trainer.study.definition import Study
 from preceptor_trainer.study.plots import plot_study
-from preceptor_trainer.study.results import LANGUAGE, WORTH, Row, markdown, rows
+from preceptor_trainer.study.results import JUDGES, LANGUAGE, WORTH, Row, markdown, rows
 
 STUDY = Study.model_validate(
     {
@@ -23,7 +23,7 @@ STUDY = Study.model_validate(
 
 
 def record(variant: str, seed: int, value: float, **measures: float) -> dict[str, Any]:
-    found = dict.fromkeys([*WORTH, *LANGUAGE, "judge_wins", "second_wins"], value) | measures
+    found = dict.fromkeys([*WORTH, *LANGUAGE, *(f"{who}_wins" for who in JUDGES)], value) | measures
     return {
         "study": "mine",
         "variant": variant,
@@ -63,11 +63,11 @@ def test_several_seeds_have_students_interval_over_them_and_one_seed_its_own() -
 
 def test_what_the_training_judge_overstates_is_paired_by_seed() -> None:
     records = [
-        record("sip", 0, 0.6, judge_wins=0.8, second_wins=0.7),
-        record("sip", 1, 0.4, judge_wins=0.6, second_wins=0.6),
+        record("sip", 0, 0.6, oracle_wins=0.6, judge_wins=0.8, second_wins=0.7),
+        record("sip", 1, 0.4, oracle_wins=0.4, judge_wins=0.6, second_wins=0.6),
     ]
     row = Row("sip", "SIP", records)
-    over_oracle, over_second = row.overstated("wins", ""), row.overstated("wins", "second_")
+    over_oracle, over_second = row.overstated("wins", "oracle"), row.overstated("wins", "second")
     assert over_oracle
     assert over_second
     assert over_oracle.value == pytest.approx(0.2)
@@ -84,9 +84,9 @@ def test_the_section_asks_answers_and_says_on_what_it_ran() -> None:
     assert "| 100 | 1.23k | 2T | 36 |" in written
     assert "4 runs, 0.0 hours of training, until 2026-01-01, at `abc` on 2 x a CPU, 8 GB." in written
     tables = re.findall(r"(?:^\|.*\n)+", written, re.MULTILINE)
-    assert len(tables) == 3
+    assert len(tables) == 4
     assert all(len({line.count("|") for line in table.splitlines()}) == 1 for table in tables)
-    assert "| base model |" not in tables[2], "it has nothing to win against"
+    assert "| base model |" not in tables[2] + tables[3], "it has nothing to win against"
 
 
 def test_judges_that_differ_are_shown_with_what_they_are_worth() -> None:

@@ -19,20 +19,24 @@ from preceptor_trainer.evaluation.nano import AXES, Comparison
 from preceptor_trainer.evaluation.policy import distinct, entropy, suffix_nll
 from preceptor_trainer.evaluation.statistics import Estimate, mean
 
+WIN_RATES = ("quality_wins", "wins")
 _AT_ONCE = 8
 """Cohorts at a judge."""
 
 
 def measure(policy: Continued, base: Continued, judges: Mapping[str, str], judged: int) -> dict[str, Estimate]:
-    """All figures of `policy`; `judges` are URLs by name, and see the first `judged` windows."""
+    """All figures of `policy`. `judges` are URLs by name; they see the first `judged` windows, and so that they can be
+    compared with it, `oracle_...` has the oracle's win rates on those.
+    """
+    ours, theirs = policy.generations[:judged], base.generations[:judged]
+    win_rates = {
+        "oracle": by_oracle(ours, theirs),
+        **{name: by_judge(url, ours, theirs) for name, url in judges.items()},
+    }
     return {
         **by_oracle(policy.generations, base.generations),
         **of_language(policy),
-        **{
-            f"{name}_{what}": estimate
-            for name, url in judges.items()
-            for what, estimate in by_judge(url, policy.generations[:judged], base.generations[:judged]).items()
-        },
+        **{f"{who}_{what}": rates[what] for who, rates in win_rates.items() for what in WIN_RATES if what in rates},
     }
 
 

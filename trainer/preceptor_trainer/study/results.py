@@ -36,7 +36,7 @@ LANGUAGE = {
     "distinct_2": "distinct-2",
     "length": "words",
 }
-JUDGES = {"": "oracle", "judge_": "training judge", "second_": "second judge"}
+JUDGES = {"oracle": "oracle", "judge": "training judge", "second": "second judge"}
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Row:
         return over_seeds([each["value"] for each in found]) if found else None
 
     def overstated(self, measure: str, rival: str) -> Estimate | None:
-        """How much the training judge's figure is above that of `rival`, a prefix of `JUDGES`; paired by seed."""
+        """How much the training judge's figure is above that of `rival`, one of `JUDGES`; paired by seed."""
         pairs = [
-            (record["measures"].get(f"judge_{measure}"), record["measures"].get(rival + measure))
+            (record["measures"].get(f"judge_{measure}"), record["measures"].get(f"{rival}_{measure}"))
             for record in self.records
         ]
         gaps = [judge["value"] - other["value"] for judge, other in pairs if judge and other]
@@ -85,7 +85,8 @@ def markdown(study: Study, records: Sequence[Record], *, level: int = 1) -> str:
     head = [f"{'#' * level} {study.name}: {study.title}", "", study.question, ""]
     if not found:
         return "\n".join([*head, "Nothing is done yet.", ""])
-    tables = [_worth(found), _language(found), _independence(found), *_teachers(found)]
+    independence = [_independence(found, "quality_wins", "quality"), _independence(found, "wins", "all axes")]
+    tables = [_worth(found), _language(found), *independence, *_teachers(found)]
     return "\n".join([*head, as_markdown(tables), _made(found)])
 
 
@@ -112,16 +113,16 @@ def _language(found: Sequence[Row]) -> Table:
     )
 
 
-def _independence(found: Sequence[Row]) -> Table:
+def _independence(found: Sequence[Row], measure: str, on: str) -> Table:
     trained = [row for row in found if row.name != BASE.name]
     return Table(
-        "Who says so: wins over the base model on all axes, and how much the training judge overstates them",
+        f"Who says so: wins over the base model on {on}, and how much the training judge overstates them",
         ("", *JUDGES.values(), "above the oracle", "above the second judge"),
         [
             (
                 row.about,
-                *(_cell(row.estimate(f"{who}wins")) for who in JUDGES),
-                *(_cell(row.overstated("wins", rival), signed=True) for rival in ("", "second_")),
+                *(_cell(row.estimate(f"{who}_{measure}")) for who in JUDGES),
+                *(_cell(row.overstated(measure, rival), signed=True) for rival in ("oracle", "second")),
             )
             for row in trained
         ],
