@@ -34,6 +34,7 @@ from safetensors.torch import save_file
 from preceptor_trainer.cohorts import PreparedWindow
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.growth import Growth
 from preceptor_trainer.guards.drift import WatchState
 
 VALUES_FILE = "trainer.json"
@@ -67,6 +68,8 @@ class TrainerState:
     """The run's resolved configuration."""
     guards: WatchState = field(default_factory=WatchState)
     """What the drift guards remember."""
+    growth: Growth | None = None
+    """Where a controller of the candidates stands."""
 
 
 class _Values(BaseModel):
@@ -82,6 +85,7 @@ class _Values(BaseModel):
     files: dict[str, int]
     config: dict[str, Any]
     guards: WatchState = Field(default_factory=WatchState)
+    growth: Growth | None = None
 
 
 def rng_states() -> dict[str, torch.Tensor]:

@@ -17,16 +17,12 @@ import typer
 
 from preceptor_client.config import ConfigError, describe, dump_config, load_config
 from preceptor_trainer.config import ENV_PREFIX, TrainConfig
-from preceptor_trainer.errors import TrainError, one_line
+from preceptor_trainer.errors import DRIFTED, INTERRUPTED, TERMINATED, TrainError, one_line
+from preceptor_trainer.nano import DEFAULT_CACHE
 from preceptor_trainer.planning.command import plan
+from preceptor_trainer.study.command import study
 
 app = typer.Typer(help="Train, evaluate and demonstrate.", no_args_is_help=True, add_completion=False)
-
-DEFAULT_CACHE = Path(os.environ.get("PRECEPTOR_CACHE") or Path.home() / ".cache" / "preceptor")
-
-DRIFTED = 3
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 @app.callback()
@@ -86,6 +82,14 @@ Examples:
   preceptor plan configs/paper.yaml --plan configs/plans/gpt-oss-120b.yaml
   preceptor plan configs/sip.yaml --plan configs/plans/judge-8b.yaml --plan.gpu=H200 --plan.gpus=32 --json""",
 )(plan)
+
+app.command(
+    epilog="""\b
+Examples:
+  preceptor study
+  preceptor study main --seeds 3
+  preceptor study rollouts --tiny --seeds 1 --out runs/tiny"""
+)(study)
 
 
 @app.command(

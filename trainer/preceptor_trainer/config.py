@@ -19,6 +19,7 @@ from preceptor_client.contract import (
     Gate,
     Identifier,
     Order,
+    Origin,
     RubricName,
     Sampling,
     ScheduleName,
@@ -77,6 +78,14 @@ class DataConfig(Section):
         return self
 
 
+class ControllerConfig(Section):
+    """Adds rollouts to the pool as they start to win: one to begin with, then one more whenever rollouts were chosen in
+    `share` of the last `window` cohorts."""
+
+    share: Share = 0.5
+    window: Positive = 64
+
+
 class PoolConfig(Section):
     """The candidates of a cohort."""
 
@@ -84,11 +93,19 @@ class PoolConfig(Section):
     rewrite: bool = False
     rollouts: NonNegative = 0
     """K, rollouts per prefix."""
+    controller: ControllerConfig | None = None
+    """Whether there are fewer than K at first; None: the judge alone decides how often a rollout is chosen."""
 
     @property
     def size(self) -> int:
         """Candidates per cohort when nothing fails."""
         return self.original + self.rewrite + self.rollouts
+
+    @property
+    def origins(self) -> set[Origin]:
+        """Whose continuations are in it."""
+        held = {Origin.ORIGINAL: self.original, Origin.REWRITE: self.rewrite, Origin.ROLLOUT: self.rollouts > 0}
+        return {origin for origin, is_there in held.items() if is_there}
 
 
 class VllmConfig(Section):
@@ -167,12 +184,25 @@ class RewriteConfig(Section):
     """How long a rewrite service that is away is waited for before its windows go on without a rewrite."""
 
 
+_ALONE = {
+    Origin.ORIGINAL: "{original: true}",
+    Origin.REWRITE: "{original: false, rewrite: true}",
+    Origin.ROLLOUT: "{original: false, rollouts: 1}",
+}
+
+
 class ObjectiveConfig(Section):
     """What the verdicts are used for. Each objective reads its own keys."""
 
     name: Literal["dpo", "rf_nll", "grpo", "nll"] = "dpo"
+    target: Origin = Origin.ORIGINAL
+    """nll: what it trains on, without a judge: the originals, the teacher's rewrites, or one rollout a prefix."""
     beta: Weight = 0.1
     """dpo: strength of the pull towards the reference model."""
+    refresh_reference: Positive | None = None
+    """dpo: the reference becomes the policy as it is, each time after so many updates; None keeps that of the start."""
+    prefer: tuple[Origin, Origin] | None = None
+    """dpo: pairs by origin, the first over the second, without a judge ([rewrite, rollout]); None asks the judges."""
     nll_weight: Annotated[float, Field(ge=0)] = 0.0
     """dpo: weight of an NLL term on the chosen candidate."""
     pair_weight: Literal["none", "ratio"] = "none"
@@ -191,6 +221,12 @@ class ObjectiveConfig(Section):
     clip_high]."""
     normalize_std: bool = True
     """grpo: divide advantages by their standard deviation; False is Dr.GRPO."""
+
+    @model_validator(mode="after")
+    def _pairs_are_of_two(self) -> Self:
+        if self.prefer and (self.name != "dpo" or self.prefer[0] is self.prefer[1]):
+            raise ValueError("prefer is for dpo, and names two origins")
+        return self
 
 
 class OptimizerConfig(Section):
@@ -272,7 +308,7 @@ class TrainConfig(Section):
     @property
     def judged(self) -> bool:
         """Whether the run needs verdicts, and so Redis and judges."""
-        return self.objective.name != "nll"
+        return self.objective.name != "nll" and not self.objective.prefer
 
     def held_out(self, guard: HeldOutGuard) -> DataConfig:
         """The documents of `guard`."""
@@ -293,9 +329,16 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if not self.judged:
-            if self.pool != PoolConfig(original=True, rewrite=False, rollouts=0):
-                raise ValueError("objective nll trains on the originals alone: set pool to {original: true}")
+        if self.objective.name == "nll":
+            if self.pool.origins != {self.objective.target} or self.pool.size > 1:
+                raise ValueError(
+                    f"objective nll trains on one {self.objective.target} a prefix (objective.target): "
+                    f"set pool to that alone, {_ALONE[self.objective.target]}"
+                )
+        elif self.objective.prefer and not self.pool.origins.issuperset(self.objective.prefer):
+            raise ValueError(
+                f"objective.prefer compares {' with '.join(self.objective.prefer)}: the pool needs both of them"
+            )
         elif self.pool.size < 2:
             raise ValueError(
                 f"objective {self.objective.name} chooses between candidates and the pool has {self.pool.size}: "
@@ -303,6 +346,8 @@ class TrainConfig(Section):
             )
         elif self.pool.size > MAX_CANDIDATES:
             raise ValueError(f"a cohort holds at most {MAX_CANDIDATES} candidates and the pool has {self.pool.size}")
+        if self.pool.controller and not (self.judged and self.pool.rollouts):
+            raise ValueError("pool.controller adds rollouts as the judges choose them: set pool.rollouts, ask judges")
         if self.deterministic and (self.staleness.limit or self.device != "cpu" or self.rollouts.engine != "torch"):
             raise ValueError("deterministic needs staleness.limit=0, device=cpu and rollouts.engine=torch")
         if self.optimizer.warmup_steps > self.steps:

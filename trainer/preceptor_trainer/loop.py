@@ -45,11 +45,12 @@ from preceptor_trainer.cohorts import PolicyCohort, PreparedWindow
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.growth import begun, grown
 from preceptor_trainer.guards.watch import Watch
 from preceptor_trainer.judges import Judges
 from preceptor_trainer.learner import Learner, UpdateStats
 from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
-from preceptor_trainer.objectives.selection import Dropped, select
+from preceptor_trainer.objectives.selection import Dropped, select, select_by_origin
 from preceptor_trainer.rewrite_ahead import RewriteAhead
 from preceptor_trainer.rollouts.engine import PolicyEngine
 from preceptor_trainer.sampling import Sampler
@@ -101,6 +102,7 @@ class TrainLoop:
         )
         self._position = resumed.position if resumed else Position()
         self._sampler = Sampler(config, parts.codec, parts.engine, resumed.samplings if resumed else 0)
+        self._growth = (resumed and resumed.growth) or begun(config.pool)
         self._issued: dict[str, PreparedWindow] = {}
         """Every cohort that was admitted and has not ended, in the order of admission."""
         self._drops: list[tuple[Position, str, str, str]] = []
@@ -148,12 +150,12 @@ class TrainLoop:
     async def _submit(self, cohorts: Sequence[PolicyCohort]) -> None:
         if self._judges is None:
             for cohort in cohorts:
-                await self._buffer.answer(cohort.id, cohort)
+                await self._take_in(cohort, select_by_origin(cohort, self._config.objective), "candidates missing")
             return
         with self._doing("queue", "there is no room in it"):
             unfit = await self._judges.submit(cohorts)
         for cohort in unfit:
-            await self._drop(cohort, "unfit", "one candidate only, or a text over the contract's limits")
+            await self._drop(cohort, Dropped.UNFIT, "one candidate only, or a text over the contract's limits")
 
     async def _receive(self, judges: Judges) -> None:
         async for answered in judges.outcomes():
@@ -164,12 +166,16 @@ class TrainLoop:
             self._telemetry.judged(response)
             self._watch.judged(cohort, response)
             judged = select(cohort, response)
-            if isinstance(judged, Dropped):
-                reasons = (verdict.reason for verdict in response.verdicts if verdict.reason)
-                await self._drop(cohort, judged.value, next(reasons, "none given"))
-            else:
-                self._dropped_in_a_row = 0
-                await self._buffer.answer(cohort.id, replace(cohort, judged=judged))
+            selected = judged if isinstance(judged, Dropped) else replace(cohort, judged=judged)
+            reasons = (verdict.reason for verdict in response.verdicts if verdict.reason)
+            await self._take_in(cohort, selected, next(reasons, "none given"))
+
+    async def _take_in(self, cohort: PolicyCohort, selected: PolicyCohort | Dropped, reason: str) -> None:
+        if isinstance(selected, Dropped):
+            await self._drop(cohort, selected, reason)
+            return
+        self._dropped_in_a_row = 0
+        await self._buffer.answer(cohort.id, selected)
 
     async def _learn(self, halt: asyncio.Event) -> bool:
         """False if `halt` came before the last step."""
@@ -222,6 +228,7 @@ class TrainLoop:
     def _trained(self, version: int, batch: Sequence[PolicyCohort], update: UpdateStats) -> TrainerState:
         """Write down what ended. The moment to go on from: with no staleness nothing is in flight."""
         self._write_drops()
+        self._growth = grown(self._growth, batch, self._config.pool)
         for cohort in batch:
             del self._issued[cohort.id]
             self._ledger.trained(cohort, step=version + 1)
@@ -251,7 +258,7 @@ class TrainLoop:
 
     async def _sample(self, group: Sequence[PreparedWindow]) -> list[PolicyCohort]:
         with self._telemetry.clock("sampling"), self._doing("policy engine", "it is sampling"):
-            cohorts = await self._sampler.sample(group, self._version)
+            cohorts = await self._sampler.sample(group, self._version, self._growth.rollouts)
         for cohort in cohorts:
             await self._buffer.sampled(cohort.id, cohort.version)
         return cohorts
@@ -302,6 +309,7 @@ class TrainLoop:
             step=self._learner.version,
             rng=rng_states(),
             samplings=self._sampler.calls,
+            growth=self._growth,
             position=self._position,
             in_flight=list(self._issued.values()),
             files={METRICS_FILE: self._telemetry.bytes, LEDGER_FILE: self._ledger.bytes},

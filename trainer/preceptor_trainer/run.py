@@ -208,7 +208,9 @@ def _held_out(config: TrainConfig, codec: Codec, telemetry: Telemetry) -> list[W
 
 def _learner(config: TrainConfig, model: Any, ranks: Ranks) -> Learner:
     objective = make_objective(config.objective, config.data.suffix_tokens)
-    return Learner(model, objective, config.optimizer, config.compute, config.steps, ranks)
+    return Learner(
+        model, objective, config.optimizer, config.compute, config.steps, ranks, config.objective.refresh_reference
+    )
 
 
 def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:

@@ -17,6 +17,7 @@ _HELP = {
     "train": "Train a policy as a YAML file says. Example: preceptor train configs/sip.yaml --steps=100 --dry-run",
     "plan": "What a run takes: GPUs, memory, hours. Example: preceptor plan configs/paper.yaml --plan models.yaml",
     "nano-world": "Write the generated world as documents. Example: preceptor nano-world --out world",
+    "study": "Train and measure the variants of a study on the nano world. Example: preceptor study main --seeds 3",
     "eval": "Measure a policy by the judge. Example: preceptor eval runs/sip/final --data held-out.jsonl",
 }
 

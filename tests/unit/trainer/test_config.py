@@ -47,7 +47,14 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         (["--objective.name=ppo"], "objective.name"),
         (["--pool={rollouts: 1, original: false}"], r"dpo chooses between candidates and the pool has 1"),
         (["--pool.rollouts=64"], r"at most 64 candidates and the pool has 65"),
-        (["--objective.name=nll"], r"nll trains on the originals alone"),
+        (["--objective.name=nll"], r"nll trains on one original a prefix .*set pool to that alone, {original: true}"),
+        (["--objective.name=nll", "--objective.target=rollout"], r"alone, {original: false, rollouts: 1}"),
+        (["--objective.name=nll", "--objective.target=thought"], r"objective.target"),
+        (["--objective.prefer=[rewrite, rollout]"], r"compares rewrite with rollout: the pool needs both"),
+        (["--objective.prefer=[rollout, rollout]"], r"objective: .*names two origins"),
+        (["--objective.name=grpo", "--objective.prefer=[original, rollout]"], r"prefer is for dpo"),
+        (["--pool.controller={}", "--pool.rollouts=0", "--pool.rewrite=true"], r"set pool.rollouts, ask judges"),
+        (["--pool.controller={}", "--objective.prefer=[original, rollout]"], r"ask judges"),
         (["--data.min_prefix_tokens=9", "--data.prefix_tokens=8"], r"min_prefix_tokens \(9\) is above prefix_tokens"),
         (["--optimizer.warmup_steps=11"], r"warmup_steps is above steps"),
         (["--judge.axes={}"], "judge.axes"),
@@ -75,6 +82,7 @@ def test_what_does_not_fit_is_told_by_key(tmp_path: Path, overrides: list[str], 
 
 def test_the_baseline_needs_no_judge(tmp_path: Path) -> None:
     assert not load(tmp_path, "--objective.name=nll", "--pool.rollouts=0").judged
+    assert not load(tmp_path, "--objective.prefer=[original, rollout]").judged
     assert load(tmp_path).judged
 
 

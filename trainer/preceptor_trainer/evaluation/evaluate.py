@@ -65,7 +65,7 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
         ) from None
     task = progress.add_task("judging", total=len(requests))
     try:
-        responses = asyncio.run(_ask(plan.client, requests, plan.concurrency, answered=lambda: progress.advance(task)))
+        responses = asyncio.run(ask(plan.client, requests, plan.concurrency, answered=lambda: progress.advance(task)))
     except AuthenticationError as error:
         raise TrainError(f"the judge: {one_line(str(error))}; set PRECEPTOR_API_KEY") from None
     except PreceptorError as error:
@@ -123,7 +123,7 @@ async def _check_judge(settings: ClientSettings) -> None:
         )
 
 
-async def _ask(
+async def ask(
     settings: ClientSettings, requests: Sequence[JudgeRequest], concurrency: int, answered: Callable[[], None]
 ) -> list[JudgeResponse]:
     """The responses, in the order of the requests. Raises the first `PreceptorError`."""
