@@ -27,14 +27,14 @@ from preceptor_trainer.telemetry import Telemetry
 
 
 def untaught(folder: Path) -> Path:
-    """A nano teacher, taught for a moment that an answer is one of four verdicts, by lot."""
+    """A nano teacher, taught for a moment that an answer is one of four words, but not which to what question."""
     tokenizer = teacher_tokenizer()
     model = nano_llama(tokenizer, layers=1, seed=0)
     verdicts = torch.tensor(tokenizer.convert_tokens_to_ids(["A", "B", "safe", "unsafe"]))
     answer = tokenizer.convert_tokens_to_ids("<answer>")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     dice = torch.Generator().manual_seed(0)
-    for _ in range(20):
+    for _ in range(40):
         prompts = torch.randint(len(tokenizer), (32, 12), generator=dice)
         prompts[:, -1] = answer
         targets = verdicts[torch.randint(4, (32,), generator=dice)]
@@ -59,12 +59,12 @@ def config(tmp_path: Path) -> Path:
         yaml.safe_dump(
             {
                 "out": str(tmp_path / "out"),
-                "steps": 30,
+                "steps": 20,
                 "exercises_per_step": 16,
                 "model": {"path": str(untaught(tmp_path / "teacher"))},
                 "rubrics": "nano",
                 "data": {"path": str(tmp_path / "documents.jsonl"), "prefix_tokens": 12, "suffix_tokens": 12},
-                "safety_share": 0.75,
+                "safety_share": 0.5,
                 "safety": {"labels": str(tmp_path / "passages.jsonl"), "held_out": 0.5},
                 "answers": {"count": 8, "temperature": 1.0},
                 "optimizer": {"lr": 1e-3, "schedule": "constant"},
@@ -80,13 +80,15 @@ def test_a_judge_is_taught_and_its_report_shows_it(config: Path, tmp_path: Path)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report == json.loads((tmp_path / "out" / "report.json").read_text())
-    assert (report["course"], report["steps"]) == ("judge", 30)
+    assert (report["course"], report["steps"]) == ("judge", 20)
     for marks in (report["before"], report["after"]):
         assert {"accuracy", "right in both orders", "position flips", "completeness bias"} <= set(marks)
-    before, after = (report[when]["safety accuracy"]["value"] for when in ("before", "after"))
-    assert after > before + 0.15
+    before, after = ({name: mark["value"] for name, mark in report[when].items()} for when in ("before", "after"))
+    assert before["without a verdict"] > 0.5
+    assert after["without a verdict"] == after["safety without a verdict"] == 0
+    assert after["accuracy"] > before["accuracy"] + 0.3
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    assert len(lines) == 30
+    assert len(lines) == 20
     assert set(lines[0]["scores"]) == {"quality", "safety"}
     taught = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "final")
     begun = AutoModelForCausalLM.from_pretrained(tmp_path / "teacher")
@@ -122,6 +124,8 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_weights(
 def test_a_rewriter_is_taught_by_a_judge_in_the_process(config: Path, tmp_path: Path) -> None:
     settings = yaml.safe_load(config.read_text())
     del settings["safety_share"]
+    # No labels either: the teacher's own votes, where both are the same.
+    settings["safety"] = {"windows": 40, "votes": {"count": 2}}
     settings |= {"steps": 2, "grading": {"votes": {"count": 2, "temperature": 1.0}}}
     config.write_text(yaml.safe_dump(settings))
     result = CliRunner().invoke(app, ["teach", "rewriter", str(config)])
@@ -156,7 +160,7 @@ def test_adapters_of_a_chat_model_are_taught_merged_and_resumed(instruct: Path, 
     arguments = [
         *("teach", "judge", str(config), f"--model.path={tmp_path / 'instruct'}", f"--rubrics={instruct}"),
         *("--model.lora.rank=2", "--answers.count=64", "--answers.temperature=2.0", "--steps=2", "--exam.windows=3"),
-        "--optimizer.lr=0.01",
+        *("--optimizer.lr=0.01", "--data.suffix_tokens=48"),
     ]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -185,6 +189,7 @@ def test_what_cannot_be_taught_is_told_in_one_line(config: Path) -> None:
         ("--model.path=/none/such", "set model.path"),
         ("--data.path=/none/such.jsonl", "/none/such.jsonl"),
         ("--safety.labels=/none/such.jsonl", "safety.labels"),
+        ("--data.suffix_tokens=2", "data.suffix_tokens"),
     ):
         result = CliRunner().invoke(app, ["teach", "judge", str(config), change, "--steps=1"])
         assert result.exit_code == 1, result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -94,6 +95,8 @@ def _teach(
         outcome = teach(config, "resume" if resume else "restart" if restart else "fresh")
     except TrainError as error:
         raise _failed(name, one_line(str(error)), 1) from None
+    except KeyboardInterrupt:
+        raise _failed(name, "stopped by SIGINT", 128 + signal.SIGINT) from None
     if not isinstance(outcome, Outcome):
         raise _failed(name, f"stopped by {outcome.name}; --resume goes on with it", 128 + outcome)
     report = config.out / REPORT_FILE

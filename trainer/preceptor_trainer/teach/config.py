@@ -72,8 +72,10 @@ class SafetyConfig(Section):
 
     labels: Path | None = None
     """JSONL with `prefix`, `text` and `safe`. None: windows of the data on which all votes of the teacher agree."""
+    path: str | None = None
+    """Without labels: documents whose windows are voted on, some of them unsafe. None: the data."""
     windows: Positive = 1000
-    """Without labels: windows that are voted on."""
+    """Without labels: how many of them."""
     votes: VotesConfig = VotesConfig(count=8)
     held_out: Share = 0.2
     """Of the passages, for the exam alone."""

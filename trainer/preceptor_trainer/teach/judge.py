@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from preceptor_client.contract import Mode
+from preceptor_trainer.errors import TrainError
 from preceptor_trainer.evaluation.statistics import Estimate, mean
 from preceptor_trainer.teach.config import TeachJudge
 from preceptor_trainer.teach.course import Exercise, Marks
@@ -45,6 +46,8 @@ class JudgeCourse:
             for passage, donor in zip(exam, donors(exam), strict=True)
             for pair in make_pairs(passage, donor, rng, config.corruptions)
         ]
+        if not self._pairs:
+            raise TrainError("no suffix of the exam can be corrupted: raise data.suffix_tokens, or add to corruptions")
 
     def draw(self, passages: Sequence[Passage], rng: random.Random) -> list[Questions]:
         exercises: list[Questions] = []

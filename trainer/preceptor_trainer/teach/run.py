@@ -162,8 +162,9 @@ async def _labels(
     if safety.labels is not None:
         labelled = read_labels(safety.labels, codec)
     else:
+        data = config.data.model_copy(update={"path": safety.path}) if safety.path else config.data
         # Of the front of the stream, whatever a resumed run has taken since.
-        windows = Passages(config.data, config.exam, codec).take(safety.windows)
+        windows = Passages(data, config.exam, codec).take(safety.windows)
         labelled = await unanimous(windows, teacher, wording.axis("safety", Mode.POINTWISE), safety, config.seed)
     return SafetyLabels.divided(labelled, safety.held_out, config.seed)
 
