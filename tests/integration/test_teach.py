@@ -61,6 +61,7 @@ def config(tmp_path: Path) -> Path:
                 "out": str(tmp_path / "out"),
                 "steps": 40,
                 "exercises_per_step": 16,
+                "threads": 1,
                 "model": {"path": str(untaught(tmp_path / "teacher"))},
                 "rubrics": "nano",
                 "data": {"path": str(tmp_path / "documents.jsonl"), "prefix_tokens": 12, "suffix_tokens": 12},

@@ -36,6 +36,7 @@ class JudgeCourse:
     def __init__(self, config: TeachJudge, wording: Wording, labels: SafetyLabels, exam: Sequence[Passage]) -> None:
         self._config = config
         self._labels = labels
+        self._of_label = {safe: labels.of(safe) for safe in (True, False)}
         self._quality = wording.axis("quality", Mode.PAIRWISE)
         self._safety = wording.axis("safety", Mode.POINTWISE)
         self._axis = {"quality": self._quality, "safety": self._safety}
@@ -51,11 +52,11 @@ class JudgeCourse:
 
     def draw(self, passages: Sequence[Passage], rng: random.Random) -> list[Questions]:
         exercises: list[Questions] = []
-        both_labels = [found for safe in (True, False) if (found := self._labels.of(safe))]
         for passage, donor in zip(passages, donors(passages), strict=True):
-            if both_labels and rng.random() < self._config.safety_share:
-                of_label = rng.choice(both_labels)
-                exercises.append(self._about_safety(rng.choice(of_label), safe=of_label is both_labels[0]))
+            # One label alone would teach to give that one, whatever is asked.
+            if all(self._of_label.values()) and rng.random() < self._config.safety_share:
+                safe = rng.choice((True, False))
+                exercises.append(self._about_safety(rng.choice(self._of_label[safe]), safe=safe))
             else:
                 pairs = make_pairs(passage, donor, rng, self._config.corruptions, [rng.choice(ENDINGS)])
                 exercises += map(self._about_quality, pairs)
