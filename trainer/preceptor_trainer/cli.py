@@ -21,6 +21,7 @@ from preceptor_trainer.errors import DRIFTED, INTERRUPTED, TERMINATED, TrainErro
 from preceptor_trainer.nano import DEFAULT_CACHE
 from preceptor_trainer.planning.command import plan
 from preceptor_trainer.study.command import study
+from preceptor_trainer.teach.command import app as teach
 
 app = typer.Typer(help="Train, evaluate and demonstrate.", no_args_is_help=True, add_completion=False)
 
@@ -82,6 +83,7 @@ Examples:
   preceptor plan configs/paper.yaml --plan configs/plans/gpt-oss-120b.yaml
   preceptor plan configs/sip.yaml --plan configs/plans/judge-8b.yaml --plan.gpu=H200 --plan.gpus=32 --json""",
 )(plan)
+app.add_typer(teach, name="teach")
 
 app.command(
     epilog="""\b

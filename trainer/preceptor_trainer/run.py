@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from redis.exceptions import RedisError
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from preceptor_client import AsyncPreceptorClient
@@ -56,12 +55,14 @@ from preceptor_trainer.learner import Learner
 from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
 from preceptor_trainer.loop import Parts, TrainLoop
 from preceptor_trainer.objectives import make_objective
+from preceptor_trainer.pretrained import device_named, load_pretrained
 from preceptor_trainer.ranks import ALONE, Ranks
 from preceptor_trainer.resume import Start, find_start, name_in_redis, restore
 from preceptor_trainer.rewrite_ahead import RewriteAhead
 from preceptor_trainer.rollouts.engine import PolicyEngine
 from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine
+from preceptor_trainer.signals import until_signalled
 from preceptor_trainer.telemetry import Telemetry
 
 _STATUS_PATIENCE_S = 2.0
@@ -71,7 +72,7 @@ def train(config: TrainConfig, start: Start = "fresh") -> signal.Signals | None:
     """Run `config` to its end, or to a signal, which is returned."""
     ranks = Ranks.join()
     try:
-        return asyncio.run(_until_signalled(config, start, ranks))
+        return asyncio.run(until_signalled(lambda stop: run(config, start, stop, ranks)))
     finally:
         ranks.leave()
 
@@ -87,26 +88,6 @@ def follow() -> None:
         _prepare_torch(config)
         word, body = _learner(config, load_policy(config, ranks)[0], ranks).follow()
     ranks.leave()
-
-
-async def _until_signalled(config: TrainConfig, start: Start, ranks: Ranks) -> signal.Signals | None:
-    stop, came = asyncio.Event(), list[signal.Signals]()
-    running = asyncio.current_task()
-    assert running is not None
-
-    def note(number: signal.Signals) -> None:
-        came.append(number)
-        if stop.is_set():
-            running.cancel()
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, note, number)
-    try:
-        finished = await run(config, start, stop, ranks)
-    except asyncio.CancelledError:
-        finished = False
-    return None if finished else came[0]
 
 
 async def run(
@@ -216,31 +197,14 @@ def _learner(config: TrainConfig, model: Any, ranks: Ranks) -> Learner:
 def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:
     """Model (on its device) and tokenizer, checked against the windows that they are to be used for."""
     path = config.model.path
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except Exception as error:  # what a damaged folder makes transformers raise is not said anywhere
-        raise TrainError(f"cannot load the policy {path}: {type(error).__name__}: {error}; set model.path") from error
-    if len(tokenizer) > model.config.vocab_size:
-        raise TrainError(
-            f"{path}: the tokenizer has {len(tokenizer)} tokens and the model {model.config.vocab_size}: "
-            "they do not belong together"
-        )
+    model, tokenizer = load_pretrained(path, "the policy", key="model.path")
     window = config.data.prefix_tokens + config.data.suffix_tokens
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None and window > positions:
         raise TrainError(
             f"data.prefix_tokens + data.suffix_tokens is {window}, {path} takes {positions} tokens: lower one of them"
         )
-    return model.to(_device(config.device, ranks)), tokenizer
-
-
-def _device(name: str, ranks: Ranks) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainError("device is cuda and torch sees no GPU: set device to cpu or auto")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", ranks.local_rank)
+    return model.to(device_named(config.device, ranks.local_rank)), tokenizer
 
 
 async def _judges(
