@@ -17,7 +17,7 @@ _HELP = {
     "train": "Train a policy as a YAML file says. Example: preceptor train configs/sip.yaml --steps=100 --dry-run",
     "plan": "What a run takes: GPUs, memory, hours. Example: preceptor plan configs/paper.yaml --plan models.yaml",
     "nano-world": "Write the generated world as documents. Example: preceptor nano-world --out world",
-    "eval": "Measure a policy by the judge. Example: preceptor eval runs/sip/final --data held-out.jsonl",
+    "eval": "Measure a policy, by a judge or tasks. Example: preceptor eval runs/sip/final --data held-out.jsonl",
 }
 
 
