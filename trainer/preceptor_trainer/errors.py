@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-DRIFTED = 3
-INTERRUPTED = 130
-TERMINATED = 143
-"""Statuses of a command that SIGINT or SIGTERM ended."""
-
 
 class TrainError(RuntimeError):
     """The run cannot go on; the text says why and what to change."""

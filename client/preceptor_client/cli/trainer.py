@@ -19,7 +19,7 @@ _HELP = {
     "teach": "Post-train the teacher. Example: preceptor teach judge configs/teach/nano_judge.yaml",
     "nano-world": "Write the generated world as documents. Example: preceptor nano-world --out world",
     "study": "Train and measure the variants of a study on the nano world. Example: preceptor study main --seeds 3",
-    "eval": "Measure a policy by the judge. Example: preceptor eval runs/sip/final --data held-out.jsonl",
+    "eval": "Measure a policy, by a judge or tasks. Example: preceptor eval runs/sip/final --data held-out.jsonl",
 }
 
 

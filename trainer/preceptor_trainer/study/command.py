@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from preceptor_trainer.errors import INTERRUPTED, TrainError, one_line
+from preceptor_trainer.endings import INTERRUPTED, failed
+from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.nano import DEFAULT_CACHE
 from preceptor_trainer.study.definition import Study, StudySize, load_study, packaged
 
@@ -46,7 +47,7 @@ def study(
         chosen = [each.strip() for each in variants.split(",") if each.strip()] if variants else []
         written = _run(loaded, out, seeds, chosen, cache)
     except TrainError as error:
-        raise _failed(one_line(str(error)), 2) from None
+        raise failed("study", one_line(str(error)), 2) from None
     typer.echo(f"The tables are in {written}")
 
 
@@ -61,11 +62,6 @@ def _run(loaded: Study, out: Path, seeds: int, chosen: list[str], cache: Path) -
     try:
         return StudyRunner(loaded, runs, out, cache, Console()).run()
     except (FolderInUse, MissingProgram, PartFailed, TrainError, OSError) as error:
-        raise _failed(str(error), 1) from None
+        raise failed("study", str(error), 1) from None
     except KeyboardInterrupt:
-        raise _failed("stopped; the same command goes on with what is missing", INTERRUPTED) from None
-
-
-def _failed(why: str, status: int) -> typer.Exit:
-    typer.echo(f"preceptor study: {why}", err=True)
-    return typer.Exit(status)
+        raise failed("study", "stopped; the same command goes on with what is missing", INTERRUPTED) from None

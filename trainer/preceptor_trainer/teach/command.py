@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from preceptor_client.config import ConfigError, dump_config, load_config
+from preceptor_trainer.endings import INTERRUPTED, failed
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.teach.config import ENV_PREFIX, TeachConfig, TeachJudge, TeachRewriter
 
@@ -69,7 +69,7 @@ def nano(
     try:
         typer.echo(write_start(out, steps=steps, documents=documents, seed=seed))
     except OSError as error:
-        raise _failed("nano", f"cannot write to {out}: {error.strerror or error}", 1) from None
+        raise failed("teach nano", f"cannot write to {out}: {error.strerror or error}", 1) from None
 
 
 def _teach(
@@ -77,11 +77,11 @@ def _teach(
 ) -> None:
     name = "judge" if kind is TeachJudge else "rewriter"
     if resume and restart:
-        raise _failed(name, "--resume goes on with a run and --restart replaces it: give one of them", 2)
+        raise failed(f"teach {name}", "--resume goes on with a run and --restart replaces it: give one of them", 2)
     try:
         config = load_config(kind, file, overrides, env_prefix=ENV_PREFIX)
     except ConfigError as error:
-        raise _failed(name, error, 2) from None
+        raise failed(f"teach {name}", error, 2) from None
     if dry_run:
         typer.echo(dump_config(config), nl=False)
         return
@@ -94,19 +94,14 @@ def _teach(
     try:
         outcome = teach(config, "resume" if resume else "restart" if restart else "fresh")
     except TrainError as error:
-        raise _failed(name, one_line(str(error)), 1) from None
+        raise failed(f"teach {name}", one_line(str(error)), 1) from None
     except KeyboardInterrupt:
-        raise _failed(name, "stopped by SIGINT", 128 + signal.SIGINT) from None
+        raise failed(f"teach {name}", "stopped by SIGINT", INTERRUPTED) from None
     if not isinstance(outcome, Outcome):
-        raise _failed(name, f"stopped by {outcome.name}; --resume goes on with it", 128 + outcome)
+        raise failed(f"teach {name}", f"stopped by {outcome.name}; --resume goes on with it", 128 + outcome)
     report = config.out / REPORT_FILE
     if as_json:
         typer.echo(report.read_text(encoding="utf-8"), nl=False)
     else:
         Console().print(table(name, outcome.before, outcome.after))
     typer.echo(f"{config.run}: the teacher is in {config.out / 'final'}, the report in {report}", err=True)
-
-
-def _failed(command: str, why: object, status: int) -> typer.Exit:
-    typer.echo(f"preceptor teach {command}: {why}", err=True)
-    return typer.Exit(status)
