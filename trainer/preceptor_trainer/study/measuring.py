@@ -17,6 +17,7 @@ from preceptor_trainer.evaluation.generation import Generation
 from preceptor_trainer.evaluation.judged import Outcome, pairs, request
 from preceptor_trainer.evaluation.nano import AXES, Comparison
 from preceptor_trainer.evaluation.policy import distinct, entropy, suffix_nll
+from preceptor_trainer.evaluation.rubrics import Asked
 from preceptor_trainer.evaluation.statistics import Estimate, mean
 
 WIN_RATES = ("quality_wins", "wins")
@@ -67,7 +68,7 @@ def of_language(policy: Continued) -> dict[str, Estimate]:
 def by_judge(url: str, policy: list[Generation], base: list[Generation]) -> dict[str, Estimate]:
     """The same two win rates by the judge service at `url`. Empty where it has no score."""
     compared = enumerate(pairs(policy, base))
-    requests = [request(number, pair, AXES) for number, pair in compared]
+    requests = [request(number, pair, Asked(AXES)) for number, pair in compared]
     responses = asyncio.run(ask(ClientSettings(judge_url=url), requests, _AT_ONCE, answered=lambda: None))
     outcome = Outcome(responses, AXES)
     rates = {"quality_wins": outcome.axis("quality").win_rate, "wins": outcome.overall.win_rate}
