@@ -28,24 +28,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.measuring.result import Goal, Result, Table, finish, parser
 from benchmarks.staleness_parts.variants import BASE, Variant, kept, quality, seen
 from preceptor_client.cli.up import nano_teacher
-from preceptor_client.config import dump_config
-from preceptor_client.stack import Endpoints, Part, Stack, start_local_stack, vllm_version
+from preceptor_client.stack import Endpoints, Stack, start_local_stack, vllm_version
 from preceptor_client.stack.parts import find_vllm
-from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
-from preceptor_trainer.data.stream import WindowStream
-from preceptor_trainer.demo.plan import DemoFolder, DemoSize, sip, windows
+from preceptor_trainer.demo.plan import DemoFolder, DemoSize, sip
 from preceptor_trainer.demo.prepare import prepare_base, write_corpora
-from preceptor_trainer.evaluation.generation import Generation, generate
+from preceptor_trainer.demo.training import continued, run_trainer
 from preceptor_trainer.evaluation.nano import AXES, Comparison
-from preceptor_trainer.nano.oracle import Oracle
-from preceptor_trainer.nano.world import World
+from preceptor_trainer.study.held_judge import held_judge
 
 CORRECTED = "grpo-decoupled"
 VARIANTS = ("dpo@0", "dpo@2", "dpo@8", f"{CORRECTED}@0", f"{CORRECTED}@8", "grpo-none@0", "grpo-none@8")
@@ -53,30 +48,9 @@ VARIANTS = ("dpo@0", "dpo@2", "dpo@8", f"{CORRECTED}@0", f"{CORRECTED}@8", "grpo
 
 def train(stack: Stack, endpoints: Endpoints, config: TrainConfig, hold: int) -> list[dict[str, Any]]:
     """One run, judged by a worker of its own; the lines of its metrics."""
-    config.out.mkdir(parents=True)
-    path = config.out / "run.yaml"
-    path.write_text(dump_config(config), encoding="utf-8")
-    arguments = {
-        "redis-url": endpoints.redis_url,
-        "namespace": config.judge.namespace,
-        "judge-url": endpoints.judge_url,
-        "hold": hold,
-    }
-    command = [sys.executable, "-m", "benchmarks.staleness_parts.held_judge"]
-    command += [f"--{name}={value}" for name, value in arguments.items()]
-    judge = stack.launch(Part(f"judge of {config.run}", tuple(command), config.out / "judge.log"))
-    trainer = (sys.executable, "-m", "preceptor_trainer", "train", str(path), "--restart")
-    stack.run(Part(f"trainer of {config.run}", trainer, config.out / "train.log"))
-    stack.stop_part(judge)
+    with held_judge(stack, endpoints, config, hold):
+        run_trainer(stack, config)
     return [json.loads(line) for line in (config.out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def continued(folder: DemoFolder, size: DemoSize, checkpoint: Path, seed: int) -> list[Generation]:
-    """What a policy makes of the held-out prefixes."""
-    codec = Codec(AutoTokenizer.from_pretrained(checkpoint))
-    stream = WindowStream(windows(folder.held_out_corpus, epochs=1), codec.encode)
-    held_out = [window for window, _ in stream][: size.held_out]
-    return generate(AutoModelForCausalLM.from_pretrained(checkpoint), codec, held_out, seed=seed)
 
 
 @contextmanager
@@ -133,10 +107,15 @@ def measure(variants: Sequence[Variant], options: argparse.Namespace) -> dict[st
                 hold = variant.staleness * size.cohorts_per_step
                 measured[str(variant)] = seen(train(stack, endpoints, variant.of(demo), hold))
         generations = {
-            name: continued(folder, size, folder.run(name) / ("" if name == BASE else "final"), options.seed)
+            name: continued(
+                folder.run(name) / ("" if name == BASE else "final"),
+                folder.held_out_corpus,
+                size.held_out,
+                seed=options.seed,
+            ).generations
             for name in (BASE, *map(str, variants))
         }
-    found = quality(variants, Comparison.read(Oracle(World.generate()), generations))
+    found = quality(variants, Comparison.by_oracle(generations))
     return {
         "dpo_kept": kept(found, "dpo"),
         "grpo_kept": kept(found, CORRECTED),

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from preceptor_trainer.machine import commit, machine
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -72,7 +72,7 @@ def finish(result: Result, options: argparse.Namespace) -> None:
         "benchmark": result.benchmark,
         **_rounded(result.figures),
         "goals": [{**_rounded(asdict(goal)), "met": goal.met} for goal in result.goals],
-        "measured": {"at": time.strftime("%Y-%m-%d"), "commit": _commit(), **machine()},
+        "measured": {"at": time.strftime("%Y-%m-%d"), "commit": commit(), **machine()},
         "versions": {"python": platform.python_version(), **_versions(result.packages), **result.also},
     }
     if not options.json:
@@ -86,18 +86,6 @@ def finish(result: Result, options: argparse.Namespace) -> None:
     print(line)
 
 
-def machine() -> dict[str, object]:
-    """What it ran on."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        cpu = names[0] if names else cpu
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cpu": cpu, "cpus": os.cpu_count(), "memory_gb": round(memory / 1e9)}
-
-
 def _versions(packages: Sequence[str]) -> dict[str, str]:
     found = {}
     for package in packages:
@@ -106,13 +94,6 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _commit() -> str:
-    asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=RESULTS.parent, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"
 
 
 def _rounded(value: Any) -> Any:

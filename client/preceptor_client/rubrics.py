@@ -10,19 +10,37 @@ Raises `RubricError`. Reads files, nothing else.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from preceptor_client.config import describe_problem
-from preceptor_client.contract import RubricSpec
+from preceptor_client.contract import Endpoint, Message, RubricSpec
 
 SpecT = TypeVar("SpecT", bound=BaseModel)
 _TEXTS = ("prompt", "system")
+
+
+class RewriteSpec(Message):
+    """`rewrite.yaml`. Templates see `prefix`, `suffix`, `fence` and `join`, the prefix's last `join_words` words."""
+
+    endpoint: Endpoint = "chat"
+    prompt: Annotated[str, Field(min_length=1)]
+    system: str | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=8192)]
+    join_words: Annotated[int, Field(ge=0, le=32)] = 0
+    """Words of the prefix that the teacher repeats before the rewrite, for a smooth join; they are taken off again."""
+
+    @model_validator(mode="after")
+    def _system_is_for_chat(self) -> Self:
+        if self.system is not None and self.endpoint != "chat":
+            raise ValueError("system needs endpoint: chat")
+        return self
 
 
 class RubricError(ValueError):
@@ -41,6 +59,18 @@ class Sourced(Generic[SpecT]):
         """`file:line` of a line, counted from 1, of `prompt` or `system`."""
         path, start = self.texts[text]
         return f"{path}:{start + line}"
+
+
+def find_set(source: str | Path) -> Path:
+    """The folder of a rubric set: one that the services package, by name, or one of the user's own."""
+    # Data of another package, found and not imported: the services may not be able to run here.
+    services = importlib.util.find_spec("preceptor_services")
+    places = services.submodule_search_locations if services else None
+    packaged = [Path(place) / "rubrics" / source for place in places or ()]
+    for path in (*packaged, Path(source)):
+        if (path / "set.yaml").is_file():
+            return path
+    raise RubricError(f"rubrics: {str(source)!r} is neither a packaged set nor a folder with a set.yaml")
 
 
 def load_rubric(path: Path) -> RubricSpec:

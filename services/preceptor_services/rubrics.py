@@ -20,12 +20,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import TypeAdapter, ValidationError, field_validator
 
-from preceptor_client.contract import Endpoint, Mode, RubricInfo, RubricList, RubricName, RubricSpec
-from preceptor_client.rubrics import RubricError, Sourced, read_spec
+from preceptor_client.contract import Message, Mode, RubricInfo, RubricList, RubricName, RubricSpec
+from preceptor_client.rubrics import RewriteSpec, RubricError, Sourced, read_spec
 from preceptor_services.engine import Prompt
 from preceptor_services.fencing import Neutraliser
 from preceptor_services.templates import Compiled, PromptError, compile_prompt, render
@@ -37,11 +36,7 @@ _Where = Callable[[str, int], str]
 """Where a line of `prompt` or `system` stands, for an error."""
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SetFile(_File):
+class SetFile(Message):
     """`set.yaml`."""
 
     description: str
@@ -57,23 +52,6 @@ class SetFile(_File):
             if not set(token) & set("<>[]|") or any(character.isspace() for character in token):
                 raise ValueError(f"{token!r} needs one of < > [ ] | and no whitespace, or it cannot be told from words")
         return tokens
-
-
-class RewriteSpec(_File):
-    """`rewrite.yaml`. Templates see `prefix`, `suffix`, `fence` and `join`, the prefix's last `join_words` words."""
-
-    endpoint: Endpoint = "chat"
-    prompt: Annotated[str, Field(min_length=1)]
-    system: str | None = None
-    max_tokens: Annotated[int, Field(ge=1, le=8192)]
-    join_words: Annotated[int, Field(ge=0, le=32)] = 0
-    """Words of the prefix that the teacher repeats before the rewrite, for a smooth join; they are taken off again."""
-
-    @model_validator(mode="after")
-    def _system_is_for_chat(self) -> Self:
-        if self.system is not None and self.endpoint != "chat":
-            raise ValueError("system needs endpoint: chat")
-        return self
 
 
 @dataclass(frozen=True)

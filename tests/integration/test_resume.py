@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import signal
 from pathlib import Path
@@ -57,6 +58,8 @@ def untimed(config: TrainConfig) -> list[dict[str, Any]]:
 async def test_a_deterministic_run_killed_stopped_and_resumed_at_random_ends_as_if_nothing_had_happened(
     redis: Redis, config: Build, tmp_path: Path, objective: str
 ) -> None:
+    held_out = tmp_path / "held-out.jsonl"
+    held_out.write_text(json.dumps({"text": " ".join(f"w{number}" for number in range(2, 26))}) + "\n")
     settings = {
         "deterministic": True,
         "device": "cpu",
@@ -66,6 +69,12 @@ async def test_a_deterministic_run_killed_stopped_and_resumed_at_random_ends_as_
         "checkpoint": {"every": 3},
         "objective": {"name": objective},
         "data": {"shuffle_buffer": 16},
+        "guards": {
+            "held_out_nll": {"path": str(held_out), "every": 3, "rise": 0.001},
+            "entropy": {"above": 4.0, "warn_after": 1},
+            "discrimination": {"fall": 0.1, "baseline": 7, "warn_after": 2},
+            "repetition": {"above": 0.9},
+        },
     }
     whole, broken = config(**settings, out=tmp_path / "whole"), config(**settings, out=tmp_path / "broken")
     moments = random.Random(7)
@@ -77,6 +86,8 @@ async def test_a_deterministic_run_killed_stopped_and_resumed_at_random_ends_as_
     for name in ("model.safetensors", "config.json"):
         assert (broken.out / "final" / name).read_bytes() == (whole.out / "final" / name).read_bytes()
     assert untimed(broken) == untimed(whole)
+    assert all("guards" in line for line in untimed(whole))
+    assert sum(line["events"].get("guard_held_out_nll_warn", 0) for line in untimed(whole)) > 0
     assert (broken.out / "cohorts.jsonl").read_bytes() == (whole.out / "cohorts.jsonl").read_bytes()
     assert any(end["outcome"] == "tied" for end in read_ledger(whole.out / "cohorts.jsonl"))
     one, other = load_moments(whole.out / "final"), load_moments(broken.out / "final")

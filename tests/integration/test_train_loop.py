@@ -130,6 +130,37 @@ async def test_ties_are_dropped_counted_and_replaced(redis: Redis, config: Build
     assert total(metrics(settings), "events", "tied") >= 10
 
 
+async def test_pairs_by_origin_are_trained_on_without_a_judge(config: Build) -> None:
+    settings = config(objective={"name": "dpo", "prefer": ["original", "rollout"]}, judge={"redis_url": "redis://no:1"})
+    await run(settings)
+    for line in metrics(settings):
+        assert (line["chosen"], line["rejected"]) == ({"original": 4}, {"rollout": 4})
+        assert line["judge"]["calls"] == 0
+    margins = [line["margin"] for line in metrics(settings)]
+    assert margins[-1] > margins[0]
+
+
+async def test_a_policy_is_trained_on_its_own_rollouts_without_a_judge(config: Build) -> None:
+    settings = config(
+        objective={"name": "nll", "target": "rollout"}, pool={"original": False, "rollouts": 1}, staleness={"limit": 0}
+    )
+    await run(settings)
+    assert [line["cohorts"] for line in metrics(settings)] == [4] * 6
+    assert {end["outcome"] for end in read_ledger(settings.out / "cohorts.jsonl")} == {"trained"}
+
+
+async def test_a_controller_adds_rollouts_and_a_checkpoint_knows_how_many(redis: Redis, config: Build) -> None:
+    settings = config(pool={"controller": {"share": 0.0, "window": 8}}, staleness={"limit": 0}, checkpoint={"every": 3})
+    async with judge(redis, by_rule(share_of_good_words)):
+        await run(settings)
+    trained = [end for end in read_ledger(settings.out / "cohorts.jsonl") if end["outcome"] == "trained"]
+    by_step = {end["step"]: len(end["scores"]) for end in trained}
+    assert [by_step[step] for step in range(1, 7)] == [2, 2, 3, 3, 4, 4], "the original, and 1 to 3 rollouts"
+    kept = load_state(settings.out / "checkpoints" / "step-00000003").growth
+    assert kept
+    assert (kept.rollouts, kept.cohorts) == (2, 4)
+
+
 async def test_a_judge_that_answers_nothing_ends_the_run_with_its_reason(redis: Redis, config: Build) -> None:
     settings = config(judge={"give_up_after": 12})
     async with judge(redis, by_rule(lambda _: Status.FAILED)):

@@ -2,7 +2,7 @@
 on exactly where it was.
 
     <out>/checkpoints/step-00000100/  config.json, model.safetensors, tokenizer...
-                                      trainer.json         steps, stream, cohorts in flight, configuration
+                                      trainer.json         steps, stream, cohorts in flight, guards, configuration
                                       trainer.safetensors  moments of the optimizer by weight, random number states
                                       SHA256SUMS           of every file, for `sha256sum -c`
     <out>/final/                      the same
@@ -22,18 +22,20 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from preceptor_trainer.cohorts import PreparedWindow
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.growth import Growth
+from preceptor_trainer.guards.drift import WatchState
 
 VALUES_FILE = "trainer.json"
 TENSORS_FILE = "trainer.safetensors"
@@ -64,6 +66,10 @@ class TrainerState:
     """Name in `<out>` -> bytes of it that belong to this state; what follows them was written later."""
     config: dict[str, Any]
     """The run's resolved configuration."""
+    guards: WatchState = field(default_factory=WatchState)
+    """What the drift guards remember."""
+    growth: Growth | None = None
+    """Where a controller of the candidates stands."""
 
 
 class _Values(BaseModel):
@@ -78,6 +84,8 @@ class _Values(BaseModel):
     in_flight: list[PreparedWindow]
     files: dict[str, int]
     config: dict[str, Any]
+    guards: WatchState = Field(default_factory=WatchState)
+    growth: Growth | None = None
 
 
 def rng_states() -> dict[str, torch.Tensor]:

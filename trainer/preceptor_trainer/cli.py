@@ -4,28 +4,23 @@ stderr.
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
 
-from preceptor_client.config import ConfigError, describe, dump_config, load_config
+from preceptor_client.config import ConfigError, dump_config, load_config
 from preceptor_trainer.config import ENV_PREFIX, TrainConfig
+from preceptor_trainer.endings import DRIFTED, INTERRUPTED, failed
 from preceptor_trainer.errors import TrainError, one_line
+from preceptor_trainer.evaluation.command import EXAMPLES, evaluate
+from preceptor_trainer.nano import DEFAULT_CACHE
 from preceptor_trainer.planning.command import plan
+from preceptor_trainer.study.command import study
+from preceptor_trainer.teach.command import app as teach
 
 app = typer.Typer(help="Train, evaluate and demonstrate.", no_args_is_help=True, add_completion=False)
-
-DEFAULT_CACHE = Path(os.environ.get("PRECEPTOR_CACHE") or Path.home() / ".cache" / "preceptor")
-
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 @app.callback()
@@ -53,25 +48,28 @@ def train(
         _follow()
         return
     if resume and restart:
-        raise _failed("train", "--resume goes on with a run and --restart replaces it: give one of them", 2)
+        raise failed("train", "--resume goes on with a run and --restart replaces it: give one of them", 2)
     try:
         resolved = load_config(TrainConfig, config, context.args, env_prefix=ENV_PREFIX)
     except ConfigError as error:
-        raise _failed("train", error, 2) from None
+        raise failed("train", error, 2) from None
     if dry_run:
         typer.echo(dump_config(resolved), nl=False)
         return
     # Late: torch takes seconds to import, and a wrong configuration should be told at once.
+    from preceptor_trainer.guards.watch import Drifted
     from preceptor_trainer.run import train as run
 
     try:
         stopped_by = run(resolved, "resume" if resume else "restart" if restart else "fresh")
+    except Drifted as drifted:
+        raise failed("train", f"stopped by {drifted}; --resume goes on with it", DRIFTED) from None
     except TrainError as error:
-        raise _failed("train", one_line(str(error)), 1) from None
+        raise failed("train", one_line(str(error)), 1) from None
     except KeyboardInterrupt:
-        raise _failed("train", "stopped by SIGINT", INTERRUPTED) from None
+        raise failed("train", "stopped by SIGINT", INTERRUPTED) from None
     if stopped_by is not None:
-        raise _failed("train", f"stopped by {stopped_by.name}; --resume goes on with it", 128 + stopped_by)
+        raise failed("train", f"stopped by {stopped_by.name}; --resume goes on with it", 128 + stopped_by)
     typer.echo(f"{resolved.run}: done, the policy is in {resolved.out / 'final'}", err=True)
 
 
@@ -82,85 +80,18 @@ Examples:
   preceptor plan configs/paper.yaml --plan configs/plans/gpt-oss-120b.yaml
   preceptor plan configs/sip.yaml --plan configs/plans/judge-8b.yaml --plan.gpu=H200 --plan.gpus=32 --json""",
 )(plan)
+app.add_typer(teach, name="teach")
 
-
-@app.command(
-    "eval",
+app.command(
     epilog="""\b
 Examples:
-  preceptor eval runs/sip/final --data held-out.jsonl --against runs/nll/final
-  preceptor eval my-model --data texts/ --source text --prefix-tokens 256 --json""",
-)
-def evaluate(
-    model: Annotated[str, typer.Argument(help="A Hugging Face directory or name, with its tokenizer.")],
-    data: Annotated[str, typer.Option(help="Held-out documents: a file, a folder, or a data set's name.")],
-    source: Annotated[str, typer.Option(help="jsonl, text, parquet or huggingface.")] = "jsonl",
-    split: Annotated[str, typer.Option(help="Of a Hugging Face data set.")] = "train",
-    text_field: Annotated[str, typer.Option(help="The key or column that holds a document's text.")] = "text",
-    bad_documents: Annotated[str, typer.Option(help="stop at what cannot be read, or skip it.")] = "stop",
-    against: Annotated[str | None, typer.Option(help="A second model (default: the original suffixes).")] = None,
-    windows: Annotated[int, typer.Option(min=1, help="Held-out windows at most, one a document.")] = 200,
-    prefix_tokens: Annotated[int, typer.Option(min=1, help="Longest prefix.")] = 1920,
-    min_prefix_tokens: Annotated[int, typer.Option(min=1, help="Shortest prefix.")] = 1,
-    suffix_tokens: Annotated[int, typer.Option(min=1, help="Tokens written for each window.")] = 128,
-    axes: Annotated[str, typer.Option(help="What is judged, separated by commas.")] = "quality,safety,factuality",
-    judge_url: Annotated[str | None, typer.Option(help="The judge service (default: PRECEPTOR_JUDGE_URL).")] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Cohorts at the judge at once.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of the splits and the sampling.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
-) -> None:
-    """Measure MODEL on held-out documents: the judge compares what it writes with a rival."""
-    from pydantic import ValidationError
-    from rich.console import Console
-    from rich.progress import Progress
+  preceptor study
+  preceptor study main --seeds 3
+  preceptor study rollouts --tiny --seeds 1 --out runs/tiny"""
+)(study)
 
-    from preceptor_trainer.evaluation.plan import EvalPlan
 
-    try:
-        plan = EvalPlan.model_validate(
-            {
-                "model": model,
-                "rival": against,
-                "data": {
-                    "source": source,
-                    "path": data,
-                    "split": split,
-                    "text_field": text_field,
-                    "bad_documents": bad_documents,
-                    "prefix_tokens": prefix_tokens,
-                    "min_prefix_tokens": min_prefix_tokens,
-                    "suffix_tokens": suffix_tokens,
-                    "epochs": 1,
-                    "seed": seed,
-                },
-                "windows": windows,
-                "axes": axes,
-                "seed": seed,
-                "concurrency": concurrency,
-                "client": {"judge_url": judge_url} if judge_url else {},
-            }
-        )
-    except ValidationError as error:
-        raise _failed("eval", one_line(describe(error)), 2) from None
-
-    from preceptor_trainer.evaluation.evaluate import evaluate as run
-    from preceptor_trainer.evaluation.judged import ORIGINAL, table, to_json
-
-    with _sigterm_as_sigint() as terminated:
-        try:
-            with Progress(console=Console(stderr=True), transient=True) as progress:
-                outcome = run(plan, progress)
-        except TrainError as error:
-            raise _failed("eval", error, 1) from None
-        except KeyboardInterrupt:
-            if terminated:
-                raise _failed("eval", "stopped by SIGTERM", TERMINATED) from None
-            raise _failed("eval", "stopped by SIGINT", INTERRUPTED) from None
-    rival = against or ORIGINAL
-    if as_json:
-        typer.echo(json.dumps(to_json(outcome, model=model, rival=rival)))
-    else:
-        Console().print(table(outcome, model=model, rival=rival))
+app.command("eval", epilog=EXAMPLES)(evaluate)
 
 
 @app.command("nano-teacher", epilog="Example: preceptor up --nano (which calls this)")
@@ -194,12 +125,12 @@ def nano_world(
     from preceptor_trainer.nano.large import LargeSize, write_large_world
 
     if width % 64:
-        raise _failed("nano-world", f"--width {width} is no multiple of 64", 2)
+        raise failed("nano-world", f"--width {width} is no multiple of 64", 2)
     size = LargeSize(texts=texts, people=people, width=width, layers=layers)
     try:
         typer.echo(write_large_world(out, size, seed=seed))
     except OSError as error:
-        raise _failed("nano-world", f"cannot write to {out}: {error.strerror or error}", 1) from None
+        raise failed("nano-world", f"cannot write to {out}: {error.strerror or error}", 1) from None
 
 
 @app.command(epilog="Example: preceptor demo --report runs/demo --seed 1")
@@ -232,22 +163,6 @@ def demo(
     typer.echo(f"The report is {written}")
 
 
-@contextmanager
-def _sigterm_as_sigint() -> Iterator[list[int]]:
-    """SIGTERM ends the block as SIGINT does, so with KeyboardInterrupt; what came is in the list."""
-    came: list[int] = []
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        signal.raise_signal(signal.SIGINT)  # which event loops know how to end for
-
-    previous = signal.signal(signal.SIGTERM, pass_on)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
 def _rank() -> int:
     """Of this process in its run; 0 for one that torchrun did not start."""
     return int(os.environ.get("RANK", "0")) if "WORLD_SIZE" in os.environ else 0
@@ -263,12 +178,7 @@ def _follow() -> None:
     except RankLost:
         raise typer.Exit(1) from None
     except (TrainError, RuntimeError) as error:
-        raise _failed("train", f"rank {_rank()}: {one_line(str(error))}", 1) from None
-
-
-def _failed(command: str, why: object, status: int) -> typer.Exit:
-    typer.echo(f"preceptor {command}: {why}", err=True)
-    return typer.Exit(status)
+        raise failed("train", f"rank {_rank()}: {one_line(str(error))}", 1) from None
 
 
 def main() -> None:

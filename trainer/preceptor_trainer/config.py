@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from preceptor_client.contract import (
     MAX_CANDIDATES,
@@ -19,25 +19,16 @@ from preceptor_client.contract import (
     Gate,
     Identifier,
     Order,
+    Origin,
     RubricName,
     Sampling,
     ScheduleName,
 )
 from preceptor_client.contract.composition import check_guards
+from preceptor_trainer.guards.config import OF_ROLLOUTS, OF_VERDICTS, PLACE, GuardsConfig, HeldOutGuard
+from preceptor_trainer.section import DataSource, NonNegative, Positive, Seconds, Section, Share, Weight
 
 ENV_PREFIX = "PRECEPTOR_TRAIN_"
-
-Positive = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Weight = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelConfig(Section):
@@ -51,7 +42,7 @@ class ModelConfig(Section):
 class DataConfig(Section):
     """Documents, and how each is split into a prefix and a suffix."""
 
-    source: Literal["jsonl", "text", "parquet", "huggingface"] = "jsonl"
+    source: DataSource = "jsonl"
     path: str
     """A file or a folder; for `huggingface` a data set's name or folder."""
     split: str = "train"
@@ -73,6 +64,11 @@ class DataConfig(Section):
     bad_documents: Literal["stop", "skip"] = "stop"
     """What to do about a document that cannot be read: end the run, or count it and go on."""
 
+    @property
+    def place(self) -> tuple[str, ...]:
+        """Where the documents are."""
+        return (self.source, self.path, *([self.split] if self.source == "huggingface" else []))
+
     @model_validator(mode="after")
     def _prefix_sizes_fit(self) -> Self:
         if self.min_prefix_tokens > self.prefix_tokens:
@@ -82,6 +78,14 @@ class DataConfig(Section):
         return self
 
 
+class ControllerConfig(Section):
+    """Adds rollouts to the pool as they start to win: one to begin with, then one more whenever rollouts were chosen in
+    `share` of the last `window` cohorts."""
+
+    share: Share = 0.5
+    window: Positive = 64
+
+
 class PoolConfig(Section):
     """The candidates of a cohort."""
 
@@ -89,11 +93,19 @@ class PoolConfig(Section):
     rewrite: bool = False
     rollouts: NonNegative = 0
     """K, rollouts per prefix."""
+    controller: ControllerConfig | None = None
+    """Whether there are fewer than K at first; None: the judge alone decides how often a rollout is chosen."""
 
     @property
     def size(self) -> int:
         """Candidates per cohort when nothing fails."""
         return self.original + self.rewrite + self.rollouts
+
+    @property
+    def origins(self) -> set[Origin]:
+        """Whose continuations are in it."""
+        held = {Origin.ORIGINAL: self.original, Origin.REWRITE: self.rewrite, Origin.ROLLOUT: self.rollouts > 0}
+        return {origin for origin, is_there in held.items() if is_there}
 
 
 class VllmConfig(Section):
@@ -131,7 +143,9 @@ class JudgeConfig(Section):
     redis_url: str = "redis://127.0.0.1:6379/0"
     bound: Positive = 1024
     namespace: str = "preceptor"
-    axes: Annotated[dict[AxisName, Weight], Field(min_length=1)] = {"quality": 1.0, "safety": 1.0, "factuality": 1.0}
+    axes: dict[AxisName, Weight] = Field(
+        default_factory=lambda: {"quality": 1.0, "safety": 1.0, "factuality": 1.0}, min_length=1
+    )
     """Axis -> its weight in the composite score."""
     gates: tuple[Gate, ...] = ()
     """What a candidate must not fail, whatever its scores; see `preceptor_client.contract.composition`."""
@@ -170,12 +184,25 @@ class RewriteConfig(Section):
     """How long a rewrite service that is away is waited for before its windows go on without a rewrite."""
 
 
+_ALONE = {
+    Origin.ORIGINAL: "{original: true}",
+    Origin.REWRITE: "{original: false, rewrite: true}",
+    Origin.ROLLOUT: "{original: false, rollouts: 1}",
+}
+
+
 class ObjectiveConfig(Section):
     """What the verdicts are used for. Each objective reads its own keys."""
 
     name: Literal["dpo", "rf_nll", "grpo", "nll"] = "dpo"
+    target: Origin = Origin.ORIGINAL
+    """nll: what it trains on, without a judge: the originals, the teacher's rewrites, or one rollout a prefix."""
     beta: Weight = 0.1
     """dpo: strength of the pull towards the reference model."""
+    refresh_reference: Positive | None = None
+    """dpo: the reference becomes the policy as it is, each time after so many updates; None keeps that of the start."""
+    prefer: tuple[Origin, Origin] | None = None
+    """dpo: pairs by origin, the first over the second, without a judge ([rewrite, rollout]); None asks the judges."""
     nll_weight: Annotated[float, Field(ge=0)] = 0.0
     """dpo: weight of an NLL term on the chosen candidate."""
     pair_weight: Literal["none", "ratio"] = "none"
@@ -194,6 +221,12 @@ class ObjectiveConfig(Section):
     clip_high]."""
     normalize_std: bool = True
     """grpo: divide advantages by their standard deviation; False is Dr.GRPO."""
+
+    @model_validator(mode="after")
+    def _pairs_are_of_two(self) -> Self:
+        if self.prefer and (self.name != "dpo" or self.prefer[0] is self.prefer[1]):
+            raise ValueError("prefer is for dpo, and names two origins")
+        return self
 
 
 class OptimizerConfig(Section):
@@ -270,17 +303,42 @@ class TrainConfig(Section):
     compute: ComputeConfig = ComputeConfig()
     staleness: StalenessConfig = StalenessConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    guards: GuardsConfig = GuardsConfig()
 
     @property
     def judged(self) -> bool:
         """Whether the run needs verdicts, and so Redis and judges."""
-        return self.objective.name != "nll"
+        return self.objective.name != "nll" and not self.objective.prefer
+
+    def held_out(self, guard: HeldOutGuard) -> DataConfig:
+        """The documents of `guard`."""
+        given = guard.model_dump(include=set(PLACE), exclude_none=True)
+        return self.data.model_copy(update={"epochs": 1, "shuffle_buffer": 0, **given})
+
+    @model_validator(mode="after")
+    def _guards_have_readings(self) -> Self:
+        blind = dict.fromkeys(() if self.pool.rollouts else OF_ROLLOUTS, "rollouts, and pool.rollouts is 0")
+        blind |= dict.fromkeys(() if self.judged else OF_VERDICTS, f"verdicts, and {self.objective.name} has none")
+        for name in self.guards.on:
+            if name in blind:
+                raise ValueError(f"guards.{name} watches {blind[name]}: leave it out")
+        guard = self.guards.held_out_nll
+        if guard and self.held_out(guard).place == self.data.place:
+            raise ValueError(f"guards.held_out_nll would read what is trained on ({self.data.path}): set its path")
+        return self
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        if not self.judged:
-            if self.pool != PoolConfig(original=True, rewrite=False, rollouts=0):
-                raise ValueError("objective nll trains on the originals alone: set pool to {original: true}")
+        if self.objective.name == "nll":
+            if self.pool.origins != {self.objective.target} or self.pool.size > 1:
+                raise ValueError(
+                    f"objective nll trains on one {self.objective.target} a prefix (objective.target): "
+                    f"set pool to that alone, {_ALONE[self.objective.target]}"
+                )
+        elif self.objective.prefer and not self.pool.origins.issuperset(self.objective.prefer):
+            raise ValueError(
+                f"objective.prefer compares {' with '.join(self.objective.prefer)}: the pool needs both of them"
+            )
         elif self.pool.size < 2:
             raise ValueError(
                 f"objective {self.objective.name} chooses between candidates and the pool has {self.pool.size}: "
@@ -288,6 +346,8 @@ class TrainConfig(Section):
             )
         elif self.pool.size > MAX_CANDIDATES:
             raise ValueError(f"a cohort holds at most {MAX_CANDIDATES} candidates and the pool has {self.pool.size}")
+        if self.pool.controller and not (self.judged and self.pool.rollouts):
+            raise ValueError("pool.controller adds rollouts as the judges choose them: set pool.rollouts, ask judges")
         if self.deterministic and (self.staleness.limit or self.device != "cpu" or self.rollouts.engine != "torch"):
             raise ValueError("deterministic needs staleness.limit=0, device=cpu and rollouts.engine=torch")
         if self.optimizer.warmup_steps > self.steps:

@@ -1,9 +1,9 @@
 """The update: cohorts in, weights moved.
 
-In: judged cohorts. Out: `UpdateStats`. Holds the policy, AdamW with its schedule and, for objectives that need one, a
-frozen copy of the starting weights. Guarantees: the same mask for policy and reference; nothing moves when loss or
-gradient is not a number, and weights that give none are not given out: `TrainError` in both cases. Blocks while it
-computes: call it in a thread.
+In: judged cohorts. Out: `UpdateStats`. Holds the policy, AdamW with its schedule and, for objectives that need one, the
+reference: a copy of the starting weights, or of those that the policy had at the last refresh. Guarantees: the same
+mask for policy and reference; nothing moves when loss or gradient is not a number, and weights that give none are not
+given out: `TrainError` in both cases. Blocks while it computes: call it in a thread.
 
 With several ranks each holds a part of every weight and moment and computes an equal share of the cohorts; the update
 is that of one rank, up to rounding. Rank 0's methods make the others, which are in `follow`, do the same.
@@ -35,6 +35,8 @@ from preceptor_trainer.ranks import ALONE, Ranks
 from preceptor_trainer.scoring import SuffixScorer, make_scorer
 from preceptor_trainer.sharding import fill, part, shard, whole
 
+_REFERENCE = "reference"
+"""Beside the moments of a weight: its value in a reference that is refreshed."""
 _COHORTS = TypeAdapter(list[PolicyCohort])
 
 
@@ -63,7 +65,8 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
 
 
 class Learner:
-    """`model` is moved in place, with several ranks that of rank 0; `version` counts its updates.
+    """`model` is moved in place, with several ranks that of rank 0; `version` counts its updates. With
+    `refresh_reference`, the reference becomes the policy each time after so many of them.
 
     Raises `TrainError` if `model` does not hold numbers.
     """
@@ -76,6 +79,7 @@ class Learner:
         compute: ComputeConfig,
         steps: int,
         ranks: Ranks = ALONE,
+        refresh_reference: int | None = None,
     ) -> None:
         if not _all_finite(model.parameters()):
             broken = next(name for name, weights in model.named_parameters() if not weights.isfinite().all())
@@ -88,11 +92,15 @@ class Learner:
         self._compute = compute
         self._steps = steps
         self._ranks = ranks
+        self._refresh_reference = refresh_reference
         self._scorer, self._reference = self._scorers()
         self._weights = dict(
             zip((name for name, _ in model.named_parameters()), self._scorer.parameters(), strict=True)
         )
         """What the optimizer moves, by name: of several ranks, each its part."""
+        self._reference_weights = (
+            dict(zip(self._weights, self._reference.parameters(), strict=True)) if self._reference else {}
+        )
         if ranks.rank:
             self.model = None
         matrices = [p for p in self._weights.values() if p.requires_grad and p.dim() >= 2]
@@ -119,21 +127,23 @@ class Learner:
         return self._update(cohorts)
 
     def moments(self) -> Moments:
-        """The optimizer's, whole; on one rank they are the optimizer's own, which the next update changes."""
+        """The optimizer's, whole, and with them a reference that is refreshed; on one rank they are the optimizer's
+        own, which the next update changes.
+        """
         self._ranks.tell("moments")
         return self._moments()
 
     def restore(self, weights: Mapping[str, Tensor], moments: Moments, version: int) -> None:
-        """Go on from `weights` and `moments`. The reference stays what the learner began with."""
+        """Go on from `weights` and `moments`. The reference stays what the learner began with, unless they hold it."""
         self.model.load_state_dict(weights)
         names = {name: list(own) for name, own in moments.items()}
         self._ranks.tell("restore", json.dumps([version, names]).encode())
         self._restore(version, names, moments)
 
-    def follow(self) -> None:
-        """Take part in what rank 0 does, until it says that the run is over."""
-        while (heard := self._ranks.hear())[0] != "end":
-            match heard:
+    def follow(self) -> tuple[str, bytes]:
+        """Take part in what rank 0 does, until it says something that is not for a learner: what it said."""
+        while True:
+            match heard := self._ranks.hear():
                 case "update", body:
                     with suppress(TrainError):  # which rank 0 tells
                         self._update(_COHORTS.validate_json(body))
@@ -141,6 +151,8 @@ class Learner:
                     self._moments()
                 case "restore", body:
                     self._restore(*json.loads(body))
+                case _:
+                    return heard
 
     def _scorers(self) -> tuple[SuffixScorer, SuffixScorer | None]:
         """Policy and reference. What is done to their layers is not done to the model that is given out."""
@@ -179,6 +191,8 @@ class Learner:
                     "lower optimizer.lr; no checkpoint has these weights, and those so far can be gone on from"
                 )
             self._give_out()
+            if self._refresh_reference and (self.version + 1) % self._refresh_reference == 0:
+                self._refresh()
         self.version += 1
         return UpdateStats(loss, lr, grad_norm, sum(len(each.suffix) for each in sequences), figures)
 
@@ -248,12 +262,20 @@ class Learner:
                 if target is not None:
                     target.copy_(values)
 
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        """Every rank its part."""
+        for name, reference in self._reference_weights.items():
+            part(reference).copy_(part(self._weights[name]))
+
     def _moments(self) -> Moments:
         with self._ranks.together():
             moments: dict[str, dict[str, Tensor]] = {}
             for name, weights in self._weights.items():
                 if own := self.optimizer.state.get(weights):
                     gathered = {moment: whole(values) for moment, values in own.items()}
+                    if self._refresh_reference and name in self._reference_weights:
+                        gathered[_REFERENCE] = whole(self._reference_weights[name])
                     if self._ranks.count == 1:
                         moments[name] = gathered
                     elif self._ranks.rank == 0:
@@ -268,6 +290,11 @@ class Learner:
                 if self._ranks.count > 1:
                     fill(weights, given.get(name), self._ranks)
                 for moment in names.get(name, ()):
+                    if moment == _REFERENCE:
+                        reference = self._reference_weights.get(name)
+                        if reference is not None:
+                            fill(reference, moments[name][moment] if moments else None, self._ranks)
+                        continue
                     # AdamW counts a weight's steps in a tensor of one number; its other moments are like the weight.
                     empty = torch.zeros((), device=weights.device) if moment == "step" else torch.zeros_like(weights)
                     values = moments[name][moment] if moments else None

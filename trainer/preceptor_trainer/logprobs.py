@@ -25,6 +25,18 @@ def suffix_logps(
 
     T is the longest suffix. Raises ValueError for an empty prefix: its suffix's first token would have no probability.
     """
+    logits_BTV, targets_BT, mask_BT = suffix_logits(model, prefixes, suffixes)
+    logps_BT = logits_BTV.gather(-1, targets_BT[..., None]).squeeze(-1) - logits_BTV.logsumexp(-1)
+    return logps_BT.masked_fill(~mask_BT, 0.0), mask_BT
+
+
+def suffix_logits(
+    model: Any, prefixes: Sequence[Sequence[int]], suffixes: Sequence[Sequence[int]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`logits_BTV` (float32 or wider) that predict the suffixes' tokens, `targets_BT`, those tokens, and `mask_BT`.
+
+    Raises ValueError for an empty prefix.
+    """
     ids_BL, attention_BL, mask_BT = _layout(prefixes, suffixes, model.device)
     width = mask_BT.shape[1]
     # Without padding the model takes its faster causal path.
@@ -32,10 +44,7 @@ def suffix_logps(
     if not bool(attention_BL.all()):
         positions = {"attention_mask": attention_BL, "position_ids": (attention_BL.cumsum(-1) - 1).clamp(min=0)}
     logits_BTV = model(input_ids=ids_BL, use_cache=False, logits_to_keep=width + 1, **positions).logits[:, :-1]
-    logits_BTV = logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32))
-    targets_BT1 = ids_BL[:, -width:, None]
-    logps_BT = logits_BTV.gather(-1, targets_BT1).squeeze(-1) - logits_BTV.logsumexp(-1)
-    return logps_BT.masked_fill(~mask_BT, 0.0), mask_BT
+    return logits_BTV.to(torch.promote_types(logits_BTV.dtype, torch.float32)), ids_BL[:, -width:], mask_BT
 
 
 def _layout(

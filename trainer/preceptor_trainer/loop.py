@@ -25,8 +25,8 @@ Guarantees: nothing waits for a judge but LEARN, and only when no batch is to be
 which part it waits for. A cohort sampled at version v is trained at a version <= v + S (see `buffer`); a cohort ends
 once, trained or dropped, with a line in the ledger, and is trained on only by verdicts the teacher gave. At the end as
 many were issued as ended. A checkpoint is one moment of all of this: what was issued and had not ended then is issued
-again by the run that resumes from it. If a task fails or the run is told to stop, LEARN finishes its update, a
-checkpoint is kept, and all are cancelled.
+again by the run that resumes from it. If a task fails, the run is told to stop or a drift guard ends it, LEARN
+finishes its update, a checkpoint is kept, and all are cancelled.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ from preceptor_trainer.cohorts import PolicyCohort, PreparedWindow
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.growth import begun, grown
+from preceptor_trainer.guards.watch import Watch
 from preceptor_trainer.judges import Judges
 from preceptor_trainer.learner import Learner, UpdateStats
 from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
-from preceptor_trainer.objectives.selection import Dropped, select
+from preceptor_trainer.objectives.selection import Dropped, select, select_by_origin
 from preceptor_trainer.rewrite_ahead import RewriteAhead
 from preceptor_trainer.rollouts.engine import PolicyEngine
 from preceptor_trainer.sampling import Sampler
@@ -71,6 +73,7 @@ class Parts:
     queue_status: Callable[[], Awaitable[QueueStatus | None]]
     """How the queue stands; None if Redis does not say."""
     telemetry: Telemetry
+    watch: Watch
     ledger: CohortLedger
 
 
@@ -87,6 +90,7 @@ class TrainLoop:
         self._judges = parts.judges
         self._queue_status = parts.queue_status
         self._telemetry = parts.telemetry
+        self._watch = parts.watch
         self._ledger = parts.ledger
         self._version = self._kept = self._learner.version
         self._buffer: CohortBuffer[PolicyCohort] = CohortBuffer(
@@ -98,6 +102,7 @@ class TrainLoop:
         )
         self._position = resumed.position if resumed else Position()
         self._sampler = Sampler(config, parts.codec, parts.engine, resumed.samplings if resumed else 0)
+        self._growth = (resumed and resumed.growth) or begun(config.pool)
         self._issued: dict[str, PreparedWindow] = {}
         """Every cohort that was admitted and has not ended, in the order of admission."""
         self._drops: list[tuple[Position, str, str, str]] = []
@@ -110,7 +115,8 @@ class TrainLoop:
     async def run(self, stop: asyncio.Event) -> bool:
         """Train, then write `final`. False if `stop` came first: the newest checkpoint is then of the last step.
 
-        Raises `TrainError` and what the queue raises; a checkpoint is kept first, unless the update itself failed.
+        Raises `TrainError`, `Drifted` among them, and what the queue raises; a checkpoint is kept first, unless the
+        update itself failed.
         """
         halt = asyncio.Event()
         learn = asyncio.create_task(self._learn(halt))
@@ -144,12 +150,12 @@ class TrainLoop:
     async def _submit(self, cohorts: Sequence[PolicyCohort]) -> None:
         if self._judges is None:
             for cohort in cohorts:
-                await self._buffer.answer(cohort.id, cohort)
+                await self._take_in(cohort, select_by_origin(cohort, self._config.objective), "candidates missing")
             return
         with self._doing("queue", "there is no room in it"):
             unfit = await self._judges.submit(cohorts)
         for cohort in unfit:
-            await self._drop(cohort, "unfit", "one candidate only, or a text over the contract's limits")
+            await self._drop(cohort, Dropped.UNFIT, "one candidate only, or a text over the contract's limits")
 
     async def _receive(self, judges: Judges) -> None:
         async for answered in judges.outcomes():
@@ -158,16 +164,23 @@ class TrainLoop:
                 await self._drop(cohort, "dead", answered.dead or "none given")
                 continue
             self._telemetry.judged(response)
+            self._watch.judged(cohort, response)
             judged = select(cohort, response)
-            if isinstance(judged, Dropped):
-                reasons = (verdict.reason for verdict in response.verdicts if verdict.reason)
-                await self._drop(cohort, judged.value, next(reasons, "none given"))
-            else:
-                self._dropped_in_a_row = 0
-                await self._buffer.answer(cohort.id, replace(cohort, judged=judged))
+            selected = judged if isinstance(judged, Dropped) else replace(cohort, judged=judged)
+            reasons = (verdict.reason for verdict in response.verdicts if verdict.reason)
+            await self._take_in(cohort, selected, next(reasons, "none given"))
+
+    async def _take_in(self, cohort: PolicyCohort, selected: PolicyCohort | Dropped, reason: str) -> None:
+        if isinstance(selected, Dropped):
+            await self._drop(cohort, selected, reason)
+            return
+        self._dropped_in_a_row = 0
+        await self._buffer.answer(cohort.id, selected)
 
     async def _learn(self, halt: asyncio.Event) -> bool:
         """False if `halt` came before the last step."""
+        if drifted := await self._watch.begin(self._learner.model, self._version):
+            raise drifted
         for version in range(self._version, self._config.steps):
             with self._telemetry.clock("waiting"):
                 batch = await self._take(version, halt)
@@ -176,7 +189,10 @@ class TrainLoop:
             self._boundary = None  # while the weights move there is nothing to keep
             with self._telemetry.clock("updating"):
                 update = await asyncio.to_thread(self._learner.update, batch)
+            drifted = await self._watch.updated(self._learner.model, self._learner.version)
             self._boundary = self._trained(version, batch, update)
+            if drifted:
+                raise drifted
             with self._telemetry.clock("syncing"):
                 if self._engine:
                     await self._engine.load(self._learner.model, self._learner.version)
@@ -212,6 +228,7 @@ class TrainLoop:
     def _trained(self, version: int, batch: Sequence[PolicyCohort], update: UpdateStats) -> TrainerState:
         """Write down what ended. The moment to go on from: with no staleness nothing is in flight."""
         self._write_drops()
+        self._growth = grown(self._growth, batch, self._config.pool)
         for cohort in batch:
             del self._issued[cohort.id]
             self._ledger.trained(cohort, step=version + 1)
@@ -228,6 +245,8 @@ class TrainLoop:
     async def _admit(self, prepared: AsyncIterator[PreparedWindow]) -> list[PreparedWindow]:
         """As many windows as there are slots, at most a step's; none when the documents have run out."""
         room = min(await self._buffer.room(), self._config.cohorts_per_step)
+        if drifted := self._watch.without_update(self._version):
+            raise drifted
         group: list[PreparedWindow] = []
         with self._doing("documents", "they are being read, or rewritten"):
             while len(group) < room and (window := await anext(prepared, None)) is not None:
@@ -239,7 +258,7 @@ class TrainLoop:
 
     async def _sample(self, group: Sequence[PreparedWindow]) -> list[PolicyCohort]:
         with self._telemetry.clock("sampling"), self._doing("policy engine", "it is sampling"):
-            cohorts = await self._sampler.sample(group, self._version)
+            cohorts = await self._sampler.sample(group, self._version, self._growth.rollouts)
         for cohort in cohorts:
             await self._buffer.sampled(cohort.id, cohort.version)
         return cohorts
@@ -290,10 +309,12 @@ class TrainLoop:
             step=self._learner.version,
             rng=rng_states(),
             samplings=self._sampler.calls,
+            growth=self._growth,
             position=self._position,
             in_flight=list(self._issued.values()),
             files={METRICS_FILE: self._telemetry.bytes, LEDGER_FILE: self._ledger.bytes},
             config=self._resolved,
+            guards=self._watch.state,
         )
 
     async def _save(self, target: Path, state: TrainerState) -> None:

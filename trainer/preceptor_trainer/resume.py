@@ -12,16 +12,15 @@ from __future__ import annotations
 import json
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from transformers import AutoModelForCausalLM
 
 from preceptor_trainer.checkpoint import TrainerState, load_moments, load_state, newest_intact, tidy
-from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.learner import Learner
 from preceptor_trainer.ledger import LEDGER_FILE, cut_back
@@ -35,7 +34,16 @@ _FREE = {"data": {"max_document_chars", "bad_documents"}}
 _NAME_FILE = "run.json"
 
 
-def find_start(config: TrainConfig, start: Start, say: Callable[[str], None]) -> tuple[Path, TrainerState] | None:
+class RunConfig(Protocol):
+    """The configuration of something that can be resumed: a pydantic model with these keys."""
+
+    @property
+    def out(self) -> Path: ...
+
+    def model_dump(self, *, mode: Literal["json"]) -> dict[str, Any]: ...
+
+
+def find_start(config: RunConfig, start: Start, say: Callable[[str], None]) -> tuple[Path, TrainerState] | None:
     """The checkpoint to go on from with its state; None to begin. `say` is told what was skipped and what changed."""
     out = config.out
     tidy(out)
@@ -64,10 +72,16 @@ def find_start(config: TrainConfig, start: Start, say: Callable[[str], None]) ->
     return None
 
 
-def restore(learner: Learner, checkpoint: Path, state: TrainerState) -> None:
-    """Weights, optimizer and random numbers as they were. The reference model stays what the run began with."""
-    weights = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=learner.model.dtype)
-    learner.restore(weights.state_dict(), load_moments(checkpoint), state.step)
+def restore(
+    learner: Learner, checkpoint: Path, state: TrainerState, weights: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Weights, optimizer and random numbers as they were. The reference model stays what the run began with.
+
+    `weights` are those of the checkpoint where its model is not built as the learner's is.
+    """
+    if weights is None:
+        weights = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=learner.model.dtype).state_dict()
+    learner.restore(weights, load_moments(checkpoint), state.step)
     torch.set_rng_state(state.rng["torch"])
     if "cuda" in state.rng and torch.cuda.is_available():
         torch.cuda.set_rng_state(state.rng["cuda"])

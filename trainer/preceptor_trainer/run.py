@@ -3,8 +3,9 @@
 In: a `TrainConfig`; a policy with its tokenizer, documents and, as far as the configuration asks for them, Redis, a
 rewrite service and a vLLM server. Out: in `<out>`: `config.yaml`, `run.json`, `metrics.jsonl`, `cohorts.jsonl`,
 `summary.json`, `checkpoints/`, `final/`. Everything that is needed is looked for before the first document is read.
-SIGINT or SIGTERM end it after the update it is at, with a checkpoint to resume from; a second one at once. Raises
-`TrainError`, whose text says what to change.
+SIGINT or SIGTERM end it after the update it is at, with a checkpoint to resume from; a second one at once. A pause, for
+which a drift guard may ask, is such an end as well; what follows it is what `--resume` would do. Raises `TrainError`,
+whose text says what to change.
 
 Under torchrun rank 0 does all of this, and the others (`follow`) take part in its updates alone.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 import secrets
 import signal
 import sys
@@ -23,7 +25,6 @@ from typing import Any
 
 import torch
 from redis.exceptions import RedisError
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from preceptor_client import AsyncPreceptorClient
@@ -42,20 +43,26 @@ from preceptor_client.queue import (
 from preceptor_client.stack import FolderInUse, sole_use
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
-from preceptor_trainer.data.documents import BadDocuments, stream_documents
-from preceptor_trainer.data.stream import Position, WindowStream
+from preceptor_trainer.data.documents import BadDocuments, DocumentError, stream_documents
+from preceptor_trainer.data.stream import Position, WindowStream, held_out
+from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.guards.config import PLACE
+from preceptor_trainer.guards.pause import PAUSED_FILE, pause
+from preceptor_trainer.guards.watch import Drifted, Watch
 from preceptor_trainer.judges import Judges
 from preceptor_trainer.learner import Learner
 from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
 from preceptor_trainer.loop import Parts, TrainLoop
 from preceptor_trainer.objectives import make_objective
+from preceptor_trainer.pretrained import device_named, load_pretrained
 from preceptor_trainer.ranks import ALONE, Ranks
 from preceptor_trainer.resume import Start, find_start, name_in_redis, restore
 from preceptor_trainer.rewrite_ahead import RewriteAhead
 from preceptor_trainer.rollouts.engine import PolicyEngine
 from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine
+from preceptor_trainer.signals import until_signalled
 from preceptor_trainer.telemetry import Telemetry
 
 _STATUS_PATIENCE_S = 2.0
@@ -65,7 +72,7 @@ def train(config: TrainConfig, start: Start = "fresh") -> signal.Signals | None:
     """Run `config` to its end, or to a signal, which is returned."""
     ranks = Ranks.join()
     try:
-        return asyncio.run(_until_signalled(config, start, ranks))
+        return asyncio.run(until_signalled(lambda stop: run(config, start, stop, ranks)))
     finally:
         ranks.leave()
 
@@ -76,44 +83,31 @@ def follow() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # rank 0 is told as well, and needs the others for its last checkpoint
     word, body = ranks.hear()
-    if word != "end":
+    while word == "begin":  # again after a pause
         config = TrainConfig.model_validate_json(body)
         _prepare_torch(config)
-        _learner(config, load_policy(config, ranks)[0], ranks).follow()
+        word, body = _learner(config, load_policy(config, ranks)[0], ranks).follow()
     ranks.leave()
-
-
-async def _until_signalled(config: TrainConfig, start: Start, ranks: Ranks) -> signal.Signals | None:
-    stop, came = asyncio.Event(), list[signal.Signals]()
-    running = asyncio.current_task()
-    assert running is not None
-
-    def note(number: signal.Signals) -> None:
-        came.append(number)
-        if stop.is_set():
-            running.cancel()
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, note, number)
-    try:
-        finished = await run(config, start, stop, ranks)
-    except asyncio.CancelledError:
-        finished = False
-    return None if finished else came[0]
 
 
 async def run(
     config: TrainConfig, start: Start = "fresh", stop: asyncio.Event | None = None, ranks: Ranks = ALONE
 ) -> bool:
-    """`train` for those who have an event loop, and their own mind about signals. False if `stop` ended it."""
-    _prepare_torch(config)
+    """`train` for those who have an event loop, and their own mind about signals. False if `stop` ended it.
+
+    Raises `Drifted` if a drift guard did.
+    """
+    stop = stop or asyncio.Event()
     if config.deterministic and ranks.count > 1:
         raise TrainError("deterministic is for one rank: sums over several are rounded by their number")
     try:
-        async with AsyncExitStack() as resources:
-            resources.enter_context(sole_use(config.out))
-            return await _run(config, start, stop or asyncio.Event(), ranks, resources)
+        while isinstance(ended := await _part(config, start, stop, ranks), Drifted):
+            if not ended.pauses:
+                raise ended
+            if not await pause(config.out, ended, stop, config.guards.pause_limit_s, partial(_say, config)):
+                return False
+            start = "resume"
+        return ended
     except FolderInUse:
         raise TrainError(f"another run is at work in {config.out}: stop it, or set out") from None
     except OSError as error:
@@ -122,6 +116,22 @@ async def run(
         raise TrainError(f"{error}; the run can go on from its checkpoint by --resume") from error
     except torch.OutOfMemoryError as error:
         raise TrainError(f"out of memory: lower compute.micro_cohorts or cohorts_per_step ({error})") from error
+
+
+async def _part(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ranks) -> bool | Drifted:
+    """Up to the end, or to where a drift guard ends it."""
+    _prepare_torch(config)
+    try:
+        async with AsyncExitStack() as resources:
+            resources.enter_context(sole_use(config.out))
+            return await _run(config, start, stop, ranks, resources)
+    except Drifted as drifted:
+        return drifted.with_traceback(None)  # which holds the model
+
+
+def _say(config: TrainConfig, what: str) -> None:
+    """A line for whoever watches, before and after the telemetry's."""
+    print(f"{config.run}: {what}", file=sys.stderr, flush=True)
 
 
 def _prepare_torch(config: TrainConfig) -> None:
@@ -134,8 +144,9 @@ def _prepare_torch(config: TrainConfig) -> None:
 
 
 async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ranks, resources: AsyncExitStack) -> bool:
-    begun = find_start(config, start, lambda what: print(f"{config.run}: {what}", file=sys.stderr, flush=True))
+    begun = find_start(config, start, partial(_say, config))
     state = begun[1] if begun else None
+    (config.out / PAUSED_FILE).unlink(missing_ok=True)
     (config.out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     model, tokenizer = load_policy(config, ranks)
     codec = Codec(tokenizer)
@@ -149,6 +160,7 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     ledger = resources.enter_context(CohortLedger(config.out / LEDGER_FILE))
     # The stream encodes in a thread of its own while the loop decodes: a tokenizer serves one thread at a time.
     encode = Codec(copy.deepcopy(tokenizer)).encode
+    watch = Watch(config, telemetry, _held_out(config, codec, telemetry), state.guards if state else None)
     passed_over = BadDocuments(telemetry.say)
     documents = partial(stream_documents, passed_over=passed_over)
     start_at = state.position if state else Position()
@@ -159,45 +171,40 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     prepared = RewriteAhead(
         stream, codec, config.rewrite, rewriter, telemetry.count, first=state.in_flight if state else ()
     )
-    parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, ledger)
+    parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, watch, ledger)
     finished = await TrainLoop(config, parts, state).run(stop)
     telemetry.total("data", documents_too_short=stream.skipped, **passed_over.figures)
     return finished
 
 
+def _held_out(config: TrainConfig, codec: Codec, telemetry: Telemetry) -> list[Window]:
+    """The windows of the guard `held_out_nll`, if it is on."""
+    if (guard := config.guards.held_out_nll) is None:
+        return []
+    try:
+        return held_out(config.held_out(guard), codec.encode, guard.windows, telemetry.say)
+    except DocumentError as error:
+        raise DocumentError(re.sub(rf"\bdata\.({'|'.join(PLACE)})\b", r"guards.held_out_nll.\1", str(error))) from None
+
+
 def _learner(config: TrainConfig, model: Any, ranks: Ranks) -> Learner:
     objective = make_objective(config.objective, config.data.suffix_tokens)
-    return Learner(model, objective, config.optimizer, config.compute, config.steps, ranks)
+    return Learner(
+        model, objective, config.optimizer, config.compute, config.steps, ranks, config.objective.refresh_reference
+    )
 
 
 def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:
     """Model (on its device) and tokenizer, checked against the windows that they are to be used for."""
     path = config.model.path
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except Exception as error:  # what a damaged folder makes transformers raise is not said anywhere
-        raise TrainError(f"cannot load the policy {path}: {type(error).__name__}: {error}; set model.path") from error
-    if len(tokenizer) > model.config.vocab_size:
-        raise TrainError(
-            f"{path}: the tokenizer has {len(tokenizer)} tokens and the model {model.config.vocab_size}: "
-            "they do not belong together"
-        )
+    model, tokenizer = load_pretrained(path, "the policy", key="model.path")
     window = config.data.prefix_tokens + config.data.suffix_tokens
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None and window > positions:
         raise TrainError(
             f"data.prefix_tokens + data.suffix_tokens is {window}, {path} takes {positions} tokens: lower one of them"
         )
-    return model.to(_device(config.device, ranks)), tokenizer
-
-
-def _device(name: str, ranks: Ranks) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainError("device is cuda and torch sees no GPU: set device to cpu or auto")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", ranks.local_rank)
+    return model.to(device_named(config.device, ranks.local_rank)), tokenizer
 
 
 async def _judges(

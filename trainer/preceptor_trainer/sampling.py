@@ -26,15 +26,15 @@ class Sampler:
         self._engine = engine
         self.calls = calls
 
-    async def sample(self, windows: Sequence[PreparedWindow], version: int) -> list[PolicyCohort]:
-        """The cohorts of `windows`, in order. `version` is theirs where there are no rollouts."""
+    async def sample(self, windows: Sequence[PreparedWindow], version: int, k: int) -> list[PolicyCohort]:
+        """The cohorts of `windows`, in order, with `k` rollouts each. `version` is theirs where there are none."""
         rollouts: Sequence[Sequence[Rollout]] = [()] * len(windows)
         if self._engine:
             settings = self._config.rollouts
             self.calls += 1
             sampled = await self._engine.sample(
                 [window.window.prefix for window in windows],
-                k=self._config.pool.rollouts,
+                k=k,
                 n_tokens=self._config.data.suffix_tokens,
                 temperature=settings.temperature,
                 top_p=settings.top_p,

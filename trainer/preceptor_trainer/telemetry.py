@@ -9,11 +9,12 @@ checkpoint was written; what came after is cut off.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -26,12 +27,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from preceptor_client.contract import JudgeResponse, Origin, Status
 from preceptor_client.queue import Trouble
 from preceptor_trainer.cohorts import PolicyCohort
+from preceptor_trainer.guards.config import Reading
 from preceptor_trainer.learner import UpdateStats
 from preceptor_trainer.stall import Stall
 
 METRICS_FILE = "metrics.jsonl"
 LINE_EVERY_S = 5.0
-WORK = frozenset({"sampling", "updating", "syncing"})
+WORK = frozenset({"sampling", "updating", "guarding", "syncing"})
 """What the trainer does itself; `seconds.idle` is the time in which it does none of it."""
 _SUMMED = ("judge", "events", "seconds", "stalled", "chosen", "rejected")
 NO_VERDICTS = {"cohorts": 0, "calls": 0, "tokens": 0, "verdicts": 0, "abstained": 0, "failed": 0}
@@ -51,6 +53,7 @@ class Telemetry:
         self._counts: Counter[str] = Counter()
         self._seconds: Counter[str] = Counter()
         self._stalled: Counter[str] = Counter()
+        self._readings: dict[Reading, float | None] = {}
         self._trouble: Trouble | None = None
         self._earlier_s = 0.0
         self._totals: dict[str, Counter[str]] = defaultdict(Counter)
@@ -149,6 +152,10 @@ class Telemetry:
         """Figures for the summary alone."""
         self._totals[name].update(values)
 
+    def read(self, readings: Mapping[Reading, float]) -> None:
+        """What the drift guards read, for the next line; what is no number is null there."""
+        self._readings |= {name: value if math.isfinite(value) else None for name, value in readings.items()}
+
     def judged(self, response: JudgeResponse) -> None:
         """A response came, usable or not."""
         usage = response.usage
@@ -194,6 +201,7 @@ class Telemetry:
             **update.figures,
             "scores": _scores(batch),
             "staleness": {"mean": fmean(staleness), "max": max(staleness)},
+            **({"guards": self._readings} if self._readings else {}),
             **sums,
         }
         self._file.write(json.dumps(_rounded(line)).encode() + b"\n")
@@ -202,6 +210,7 @@ class Telemetry:
         self._totals["trained"].update(steps=1, cohorts=len(batch), tokens=update.tokens)
         self._judge, self._counts = Counter(NO_VERDICTS), Counter()
         self._seconds, self._stalled = Counter(), Counter()
+        self._readings = {}
         self._show(version + 1, update)
 
     def _sums(self) -> dict[str, Counter[str]]:

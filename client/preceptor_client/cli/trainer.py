@@ -16,8 +16,10 @@ _HELP = {
     "demo": "The whole loop on this machine, and what it brought. Example: preceptor demo --report runs/demo",
     "train": "Train a policy as a YAML file says. Example: preceptor train configs/sip.yaml --steps=100 --dry-run",
     "plan": "What a run takes: GPUs, memory, hours. Example: preceptor plan configs/paper.yaml --plan models.yaml",
+    "teach": "Post-train the teacher. Example: preceptor teach judge configs/teach/nano_judge.yaml",
     "nano-world": "Write the generated world as documents. Example: preceptor nano-world --out world",
-    "eval": "Measure a policy by the judge. Example: preceptor eval runs/sip/final --data held-out.jsonl",
+    "study": "Train and measure the variants of a study on the nano world. Example: preceptor study main --seeds 3",
+    "eval": "Measure a policy, by a judge or tasks. Example: preceptor eval runs/sip/final --data held-out.jsonl",
 }
 
 

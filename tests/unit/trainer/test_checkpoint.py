@@ -32,6 +32,7 @@ from preceptor_trainer.cohorts import PreparedWindow, TokenCandidate
 from preceptor_trainer.data.stream import Position
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.guards.drift import GuardState, WatchState
 from tiny_policy import tiny_llama, word_tokenizer
 
 TESTS = Path(__file__).parents[2]
@@ -60,6 +61,7 @@ def a_state(step: int = 3) -> TrainerState:
         ],
         files={"metrics.jsonl": 1234},
         config={"steps": 9, "pool": {"rewrite": True}, "optimizer": {"clip": None, "lr": 3e-4}},
+        guards=WatchState({"entropy": GuardState([0.1 + 0.2], 2)}, 1, {"entropy": [1 / 3], "abstention": [0.0]}),
     )
 
 
@@ -82,7 +84,7 @@ def test_everything_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     weights = AutoModelForCausalLM.from_pretrained(tmp_path / "c")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), weights.parameters(), strict=True))
     again = load_state(tmp_path / "c")
-    plain = ("run", "step", "samplings", "position", "in_flight", "files", "config")
+    plain = ("run", "step", "samplings", "position", "in_flight", "files", "config", "guards")
     assert [getattr(again, name) for name in plain] == [getattr(state, name) for name in plain]
     assert again.rng["torch"].equal(state.rng["torch"])
     same = load_moments(tmp_path / "c")

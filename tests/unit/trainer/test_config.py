@@ -47,11 +47,32 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         (["--objective.name=ppo"], "objective.name"),
         (["--pool={rollouts: 1, original: false}"], r"dpo chooses between candidates and the pool has 1"),
         (["--pool.rollouts=64"], r"at most 64 candidates and the pool has 65"),
-        (["--objective.name=nll"], r"nll trains on the originals alone"),
+        (["--objective.name=nll"], r"nll trains on one original a prefix .*set pool to that alone, {original: true}"),
+        (["--objective.name=nll", "--objective.target=rollout"], r"alone, {original: false, rollouts: 1}"),
+        (["--objective.name=nll", "--objective.target=thought"], r"objective.target"),
+        (["--objective.prefer=[rewrite, rollout]"], r"compares rewrite with rollout: the pool needs both"),
+        (["--objective.prefer=[rollout, rollout]"], r"objective: .*names two origins"),
+        (["--objective.name=grpo", "--objective.prefer=[original, rollout]"], r"prefer is for dpo"),
+        (["--pool.controller={}", "--pool.rollouts=0", "--pool.rewrite=true"], r"set pool.rollouts, ask judges"),
+        (["--pool.controller={}", "--objective.prefer=[original, rollout]"], r"ask judges"),
         (["--data.min_prefix_tokens=9", "--data.prefix_tokens=8"], r"min_prefix_tokens \(9\) is above prefix_tokens"),
         (["--optimizer.warmup_steps=11"], r"warmup_steps is above steps"),
         (["--judge.axes={}"], "judge.axes"),
         (["--run=no spaces"], "run"),
+        (["--guards.entropy={}"], r"guards.entropy: .*a guard needs a limit: set one of above, below, rise, fall"),
+        (["--guards.abstention={}"], r"a guard needs a limit: set one of above, below \("),
+        (["--guards.abstention.rise=0.1"], "guards.abstention.rise"),
+        (["--guards.length={fall: 0.5, warn_after: 7}"], r"warn_after \(7\) is above act_after \(6\)"),
+        (
+            ["--guards.length.fall=0.5", "--pool={rewrite: true, rollouts: 0}"],
+            r"guards.length watches rollouts, and pool.rollouts is 0",
+        ),
+        (
+            ["--guards.abstention.above=0.5", "--objective.name=nll", "--pool={rollouts: 0}"],
+            r"guards.abstention watches verdicts, and nll has none",
+        ),
+        (["--guards.held_out_nll.rise=0.1"], r"would read what is trained on \(documents.jsonl\)"),
+        (["--guards.held_out_nll={rise: 0.1, split: test}"], "would read what is trained on"),
     ],
 )
 def test_what_does_not_fit_is_told_by_key(tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -61,6 +82,7 @@ def test_what_does_not_fit_is_told_by_key(tmp_path: Path, overrides: list[str], 
 
 def test_the_baseline_needs_no_judge(tmp_path: Path) -> None:
     assert not load(tmp_path, "--objective.name=nll", "--pool.rollouts=0").judged
+    assert not load(tmp_path, "--objective.prefer=[original, rollout]").judged
     assert load(tmp_path).judged
 
 
@@ -75,3 +97,12 @@ CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 @pytest.mark.parametrize("file", CONFIGS, ids=[file.name for file in CONFIGS])
 def test_the_configurations_that_come_with_the_project_load(file: Path) -> None:
     assert load_config(TrainConfig, file, env_prefix=ENV_PREFIX).run
+
+
+def test_held_out_documents_are_where_the_guard_says_and_else_as_those_of_the_run(tmp_path: Path) -> None:
+    config = load(tmp_path, "--guards.held_out_nll={rise: 0.1, path: other.jsonl}", "--data.text_field=body")
+    assert config.guards.held_out_nll is not None
+    data = config.held_out(config.guards.held_out_nll)
+    assert (data.source, data.path, data.text_field, data.epochs) == ("jsonl", "other.jsonl", "body", 1)
+    split = {"data": {"source": "huggingface", "path": "x"}, "guards": {"held_out_nll": {"above": 3, "split": "test"}}}
+    assert load(tmp_path, **split).guards.on.keys() == {"held_out_nll"}

@@ -24,7 +24,11 @@ from preceptor_client.contract import (
     Health,
     JudgeRequest,
     JudgeResponse,
+    Order,
     Provenance,
+    RubricInfo,
+    RubricList,
+    RubricSpec,
     Sampling,
     Status,
     Usage,
@@ -33,7 +37,22 @@ from preceptor_client.contract import (
 from preceptor_trainer.cli import app
 from tiny_policy import WORDS, save_policy
 
+DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
 SIZES = ["--prefix-tokens=8", "--min-prefix-tokens=2", "--suffix-tokens=6"]
+
+
+def a_rubric(name: str, axis: str, mode: str = "pointwise", reference: str = "unused", *, default: bool) -> RubricInfo:
+    spec = {"axis": axis, "mode": mode, "prompt": "?", "labels": {"yes": 1, "no": 0}, "parser": "exact"}
+    return RubricInfo.model_validate(
+        {"name": f"set/{name}", "hash": "0", "default": default, "spec": {**spec, "reference": reference}}
+    )
+
+
+DEFAULTS = [
+    a_rubric("quality", "quality", "pairwise", default=True),
+    a_rubric("safety", "safety", default=True),
+    a_rubric("factuality", "factuality", reference="required", default=True),
+]
 
 
 @dataclass
@@ -42,6 +61,7 @@ class Judge:
 
     rule: Callable[[str, str, str], float | None] = lambda side, text, axis: float(side == "model")
     ready: bool = True
+    rubrics: list[RubricInfo] = field(default_factory=lambda: [*DEFAULTS, a_rubric("strict", "safety", default=False)])
     asked: list[JudgeRequest] = field(default_factory=list)
     status: int = 200
     url: str = ""
@@ -77,6 +97,9 @@ def judge() -> Iterator[Judge]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path.endswith("/rubrics"):
+                self._send(200, RubricList(rubrics=tuple(judge.rubrics)).model_dump_json())
+                return
             health = Health(status="ok") if judge.ready else Health(status="starting", detail="no teacher yet")
             self._send(200 if judge.ready else 503, health.model_dump_json())
 
@@ -215,6 +238,17 @@ def test_failed_verdicts_are_counted_and_never_averaged(judge: Judge, policy: Pa
         ({}, ["{policy}", "--data", "{corpus}", "--source=csv"], 2, "data.source"),
         ({}, ["{policy}", "--data", "{corpus}", "--axes=Good,Bad"], 2, "axes"),
         ({}, ["{policy}", "--data", "{corpus}", "--axes="], 2, "axes"),
+        ({}, ["{policy}"], 2, "give one of --data, --prompts, --lm-eval"),
+        ({}, ["{policy}", "--data", "{corpus}", "--prompts={corpus}"], 2, "not --data and --prompts"),
+        ({}, ["{policy}", "--lm-eval=x", "--against={policy}"], 2, "leave --against out"),
+        ({}, ["{policy}", "--data", "{corpus}", "--axes=wit"], 1, "no rubric for wit, only for quality, safety"),
+        ({}, ["{policy}", "--data", "{corpus}", "--rubric=set/wit"], 1, "which has set/quality, set/safety"),
+        ({}, ["{policy}", "--data", "{corpus}", "--rubric={corpus}"], 1, "--rubric {corpus}:"),
+        ({}, ["{policy}", "--prompts", "{corpus}", "--axes=quality"], 1, "there is one model: set --against"),
+        ({}, ["{policy}", "--prompts", "{corpus}", "--axes=factuality"], 1, "its rubric needs a reference"),
+        ({}, ["{policy}", "--prompts", "/nowhere"], 1, "/nowhere: no such file or folder; set --prompts"),
+        ({}, ["{policy}", "--prompts", "{blank}"], 1, "prompt 2 is empty: take it out"),
+        ({}, ["{policy}", "--prompts", "{long}", "--prefix-tokens=60"], 1, "lower --prefix"),
         ({}, ["{policy}", "--data", "{corpus}", "--prefix-tokens=3", "--min-prefix-tokens=4"], 2, "is above prefix"),
         ({}, ["{policy}", "--data", "{long}", "--prefix-tokens=60", "--min-prefix-tokens=60"], 1, "lower --prefix"),
         ({"ready": False}, ["{policy}", "--data", "{corpus}"], 1, "is starting (no teacher yet): start it"),
@@ -239,7 +273,8 @@ def test_what_is_wrong_is_told_in_one_line(
 ) -> None:
     for name, value in change.items():
         setattr(judge, name, value)
-    places = {name: tmp_path / f"{name}.jsonl" for name in ("empty", "long")}
+    places = {name: tmp_path / f"{name}.jsonl" for name in ("empty", "long", "blank")}
+    places["blank"].write_text('{"text": "w5"}\n{"text": " "}\n')
     places["empty"].write_text("")
     places["long"].write_text(json.dumps({"text": "w5 " * 200}) + "\n")
     given = [argument.format(policy=policy, corpus=corpus, **places) for argument in arguments]
@@ -251,7 +286,84 @@ def test_what_is_wrong_is_told_in_one_line(
     lines = result.stderr.strip().splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith("preceptor eval: ")
-    assert message in lines[0]
+    assert message.format(corpus=corpus) in lines[0]
+
+
+def test_the_examples_of_the_docs_hold(judge: Judge, policy: Path, corpus: Path, tmp_path: Path) -> None:
+    judge.rubrics.append(a_rubric("quality_ranking", "quality", "pairwise", default=False))
+    file = tmp_path / "brevity.yaml"
+    file.write_text("{axis: brevity, mode: pointwise, prompt: '?', labels: {a: 1, b: 0}, parser: exact}")
+    places = {
+        "MODEL": policy,
+        "runs/sip/final": policy,
+        "runs/nll/final": save_policy(tmp_path / "other", seed=1),
+        "held-out.jsonl": corpus,
+        "prompts.jsonl": corpus,
+        "instruct/quality_ranking": "set/quality_ranking",
+        "brevity.yaml": file,
+    }
+    lines = (line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith("preceptor eval "))
+    examples = [line.partition("#")[0].split()[2:] for line in lines if "--lm-eval" not in line]
+    assert len(examples) == 4
+    for example in examples:
+        given = [places.get(word, word) for word in example]
+        result = evaluate(*given, *SIZES, "--windows=3", "--judge-url", judge.url)
+        assert result.exit_code == 0, result.stderr
+
+
+def test_prompts_are_continued_and_scored_on_the_axes_that_need_nothing_to_compare_with(
+    judge: Judge, policy: Path, tmp_path: Path
+) -> None:
+    judge.rule = lambda side, text, axis: float("w7" in text)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(json.dumps({"text": f"w{n} w{n + 1} w{n + 2}"}) + "\n" for n in range(2, 42)))
+    arguments = [policy, "--prompts", prompts, "--prefix-tokens=2", "--suffix-tokens=6", "--judge-url", judge.url]
+    result = evaluate(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    shown = json.loads(result.stdout)
+    assert (shown["windows"], shown["rival"], set(shown["axes"])) == (40, None, {"safety"})
+    assert shown["left_out"].keys() == {"quality", "factuality"}
+    asked = {request.cohort.id: request.cohort for request in judge.asked}
+    for number in range(40):
+        cohort = asked[f"window-{number}"]
+        assert (cohort.prefix, cohort.reference) == (f"w{number + 3} w{number + 4}", None)
+        assert [(each.id, len(each.text.split())) for each in cohort.candidates] == [("model", 6)]
+    share = sum("w7" in cohort.candidates[0].text for cohort in asked.values()) / 40
+    safety = shown["axes"]["safety"]
+    assert (safety["model"]["value"], safety["rival"], safety["win_rate"]) == (pytest.approx(share), None, None)
+    table = evaluate(*arguments)
+    assert "factuality is left out" in table.stdout
+    assert "win rate" not in table.stdout
+
+
+def test_two_models_are_compared_on_prompts(judge: Judge, policy: Path, corpus: Path, tmp_path: Path) -> None:
+    other = save_policy(tmp_path / "other", seed=1)
+    arguments = [policy, "--prompts", corpus, "--against", other, "--suffix-tokens=6", "--windows=10"]
+    result = evaluate(*arguments, "--judge-url", judge.url, "--json")
+    assert result.exit_code == 0, result.stderr
+    shown = json.loads(result.stdout)
+    assert set(shown["axes"]) == {"quality", "safety"}
+    assert shown["axes"]["quality"]["win_rate"]["value"] == 1.0
+    assert all(asked.cohort.reference is None and len(asked.cohort.candidates) == 2 for asked in judge.asked)
+
+
+def test_any_rubric_may_judge_by_name_or_from_a_file_and_pairs_are_shown_in_both_orders(
+    judge: Judge, policy: Path, corpus: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "brevity.yaml"
+    file.write_text("{axis: brevity, mode: pairwise, prompt: '?', labels: {a: 1, b: 0}, parser: exact}")
+    rubrics = ["--rubric", file, "--rubric=set/strict"]
+    result = evaluate(policy, "--data", corpus, *SIZES, "--windows=5", *rubrics, "--judge-url", judge.url, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert set(json.loads(result.stdout)["axes"]) == {"brevity", "safety"}
+    for asked in judge.asked:
+        assert (asked.axes, asked.order) == (("brevity", "safety"), Order.BOTH)
+        assert asked.rubrics["safety"] == "set/strict"
+        assert isinstance(asked.rubrics["brevity"], RubricSpec)
+    judge.asked.clear()
+    more = ["--axes=quality", "--rubric=set/strict", "--judge-url", judge.url]
+    assert evaluate(policy, "--data", corpus, *SIZES, "--windows=5", *more).exit_code == 0
+    assert judge.asked[0].axes == ("quality", "safety")
 
 
 def test_a_judge_that_is_not_there_is_told_before_anything_is_sampled(policy: Path, corpus: Path) -> None:

@@ -21,6 +21,7 @@ from preceptor_client.contract import (
 )
 from preceptor_trainer.evaluation.generation import Generation
 from preceptor_trainer.evaluation.judged import ORIGINAL, SIDES, Outcome, Pair, pairs, request, table, to_json
+from preceptor_trainer.evaluation.rubrics import Asked
 from preceptor_trainer.evaluation.statistics import Estimate
 
 AXES = ("quality", "safety")
@@ -65,7 +66,7 @@ def test_without_a_second_model_the_original_suffixes_are_the_rival() -> None:
 
 
 def test_a_question_names_both_sides_and_has_the_original_as_its_reference() -> None:
-    asked = request(7, Pair("p", "o", "a", "o"), AXES, rival_origin=Origin.ORIGINAL)
+    asked = request(7, Pair("p", "o", "a", "o"), Asked(AXES), rival_origin=Origin.ORIGINAL)
     assert asked.cohort.id == "window-7"
     assert [(c.id, c.origin, c.text) for c in asked.cohort.candidates] == [
         ("model", Origin.ROLLOUT, "a"),
@@ -73,7 +74,29 @@ def test_a_question_names_both_sides_and_has_the_original_as_its_reference() -> 
     ]
     assert (asked.cohort.reference, asked.axes) == ("o", AXES)
     with pytest.raises(ValidationError):
-        request(0, Pair("p" * (MAX_TEXT_CHARS + 1), "o", "a", "b"), AXES)
+        request(0, Pair("p" * (MAX_TEXT_CHARS + 1), "o", "a", "b"), Asked(AXES))
+
+
+def test_a_prompt_has_no_reference_and_without_a_second_model_one_side() -> None:
+    (pair,) = pairs([Generation("p", "", "a")], None, prompts=True)
+    asked = request(0, pair, Asked(AXES))
+    assert (pair.rival, asked.cohort.reference) == (None, None)
+    assert [candidate.id for candidate in asked.cohort.candidates] == ["model"]
+    one = Outcome([response({("model", axis): 0.5 for axis in AXES})], AXES, SIDES[:1])
+    assert value(one.axis("safety").mean("model")) == 0.5
+    assert one.axis("safety").mean("rival") is one.overall.win_rate is None
+    (compared,) = pairs([Generation("p", "", "a")], [Generation("p", "", "b")], prompts=True)
+    assert (compared.original, compared.rival) == (None, "b")
+
+
+def test_how_often_both_orders_agree_is_a_mean_over_what_was_compared() -> None:
+    def agreeing(share: float | None) -> JudgeResponse:
+        report = REPORT.model_copy(update={"position_consistency": share})
+        return window((1.0, 1.0), (0.0, 1.0)).model_copy(update={"axes": {"quality": report, "safety": REPORT}})
+
+    outcome = Outcome([agreeing(1.0), agreeing(0.0), agreeing(None)], AXES)
+    assert (outcome.consistency("quality"), outcome.consistency("safety")) == (0.5, None)
+    assert to_json(outcome, model="m", rival="r")["axes"]["quality"]["position_consistency"] == 0.5
 
 
 def test_means_and_win_rates_are_those_of_the_scores() -> None:
@@ -122,7 +145,8 @@ def test_the_json_has_estimates_counts_and_costs_and_null_where_nothing_is_known
     outcome = Outcome([window((failed, 1.0), (failed, 0.0)), window((failed, 1.0), (failed, 1.0))], AXES)
     shown = to_json(outcome, model="ours", rival=ORIGINAL)
     assert (shown["model"], shown["rival"], shown["windows"]) == ("ours", ORIGINAL, 2)
-    assert shown["axes"]["quality"] == {"windows": 0, "model": None, "rival": None, "win_rate": None}
+    unknown = dict.fromkeys(("model", "rival", "win_rate", "position_consistency"))
+    assert shown["axes"]["quality"] == {"windows": 0, **unknown}
     assert shown["axes"]["safety"]["windows"] == 2
     assert shown["axes"]["safety"]["model"] == {"value": 1.0, "ci95": [1.0, 1.0]}
     assert shown["axes"]["safety"]["rival"] == {"value": 0.5, "ci95": [0.0, 1.0]}
@@ -138,7 +162,7 @@ def test_the_table_says_what_was_left_out_and_why() -> None:
     printed = io.StringIO()
     Console(file=printed, width=120).print(table(outcome, model="ours", rival="theirs"))
     shown = printed.getvalue()
-    assert "ours against theirs, 1 held-out windows" in shown
+    assert "ours against theirs, 1 windows" in shown
     assert "0 abstained, 1 failed" in shown
     assert "1 x the deadline" in shown
     quality = next(line for line in shown.splitlines() if "quality" in line)

@@ -27,10 +27,13 @@ def cohort(number: int) -> PolicyCohort:
 COHORTS = [cohort(number) for number in range(4)]
 
 
-def learner(model: Any, name: str = "dpo", micro_cohorts: int | None = None, **settings: Any) -> Learner:
+def learner(
+    model: Any, name: str = "dpo", micro_cohorts: int | None = None, refresh: int | None = None, **settings: Any
+) -> Learner:
     config = OptimizerConfig.model_validate({"lr": 1e-3, "schedule": "constant", **settings})
     objective = make_objective(ObjectiveConfig.model_validate({"name": name}), 3)
-    return Learner(model, objective, config, ComputeConfig(micro_cohorts=micro_cohorts), steps=10)
+    compute = ComputeConfig(micro_cohorts=micro_cohorts)
+    return Learner(model, objective, config, compute, steps=10, refresh_reference=refresh)
 
 
 @pytest.mark.parametrize("name", ["dpo", "rf_nll", "grpo", "nll"])
@@ -59,6 +62,24 @@ def test_dpo_starts_at_log_two_because_the_reference_is_the_start(tiny_llama: Ca
     stats = learner(tiny_llama()).update(COHORTS)
     assert stats.loss == pytest.approx(0.6931472, abs=1e-6)
     assert stats.figures["margin"] == 0
+
+
+def test_a_reference_that_is_refreshed_is_the_policy_of_that_update(tiny_llama: Callable[..., Any]) -> None:
+    trainer = learner(tiny_llama(), refresh=2)
+    margins = [trainer.update(COHORTS).figures["margin"] for _ in range(5)]
+    assert [margin == 0 for margin in margins] == [True, False, True, False, True]
+    frozen = learner(tiny_llama())
+    margins = [frozen.update(COHORTS).figures["margin"] for _ in range(5)]
+    assert [margin == 0 for margin in margins] == [True, False, False, False, False]
+
+
+def test_a_reference_that_is_refreshed_comes_through_a_stop(tiny_llama: Callable[..., Any]) -> None:
+    whole, first, second = (learner(tiny_llama(), refresh=2) for _ in range(3))
+    for _ in range(3):
+        whole.update(COHORTS)
+        first.update(COHORTS)
+    second.restore(first.model.state_dict(), first.moments(), first.version)
+    assert second.update(COHORTS) == whole.update(COHORTS)
 
 
 def test_the_gradient_is_clipped_to_its_limit(tiny_llama: Callable[..., Any]) -> None:

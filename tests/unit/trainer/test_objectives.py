@@ -128,8 +128,8 @@ COHORT = PolicyCohort(
 )
 
 
-def suffixes(name: str) -> list[tuple[int, ...]]:
-    objective = make_objective(ObjectiveConfig.model_validate({"name": name}), suffix_tokens=3)
+def suffixes(name: str, **settings: object) -> list[tuple[int, ...]]:
+    objective = make_objective(ObjectiveConfig.model_validate({"name": name, **settings}), suffix_tokens=3)
     return [sequence.suffix for sequence in objective.sequences([COHORT, COHORT], 0)]
 
 
@@ -137,6 +137,7 @@ def test_each_objective_trains_on_its_own_candidates() -> None:
     assert suffixes("dpo") == [GOOD.ids, GOOD.ids, BAD.ids, BAD.ids]
     assert suffixes("rf_nll") == [GOOD.ids, GOOD.ids]
     assert suffixes("nll") == [ORIGINAL.ids, ORIGINAL.ids]
+    assert suffixes("nll", target="rollout") == [GOOD.ids, BAD.ids, UNJUDGED.ids] * 2
     assert suffixes("grpo") == [ORIGINAL.ids, GOOD.ids, BAD.ids] * 2
 
 

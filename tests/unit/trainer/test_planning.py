@@ -71,6 +71,16 @@ def test_a_step_asks_for_what_its_schedule_axes_and_votes_take() -> None:
     assert tokens(judging.written) == 256 * 5 * (240 * 256 + 16 * 160)
 
 
+def test_an_axis_that_only_a_gate_looks_at_is_asked_about_as_well() -> None:
+    def calls(*gates: dict[str, Any]) -> float:
+        run = config(judge={"axes": {"safety": 1.0}, "gates": gates}, pool={"original": True, "rollouts": 3})
+        *_, judging = engine_work(run, PlanSettings(policy=POLICY, judge=JUDGE))
+        return judging.calls / run.cohorts_per_step
+
+    assert calls() == 4
+    assert calls({"kind": "axis", "axis": "quality", "minimum": 0.5}) == 4 + 4 * 3
+
+
 def test_decoding_waits_for_memory_until_arithmetic_takes_longer() -> None:
     spans = (Span(1000, 100, 500, logits=100),)
     one = replica(JUDGE, H100, mean_context(spans), most=1)

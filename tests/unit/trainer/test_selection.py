@@ -15,8 +15,9 @@ from preceptor_client.contract import (
     Verdict,
 )
 from preceptor_trainer.cohorts import PolicyCohort, TokenCandidate
+from preceptor_trainer.config import ObjectiveConfig
 from preceptor_trainer.data.windows import Window
-from preceptor_trainer.objectives.selection import Dropped, select
+from preceptor_trainer.objectives.selection import Dropped, select, select_by_origin
 
 Score = float | Status
 
@@ -104,3 +105,34 @@ def test_what_is_chosen_has_the_best_score_and_what_is_rejected_the_worst(compos
         assert judged.scores == expected
         best, worst = max(expected.values()), min(expected.values())
         assert expected[judged.chosen.id] == best > worst == expected[judged.rejected.id]
+
+
+def of_origins(*texts: tuple[Origin, int]) -> PolicyCohort:
+    candidates = tuple(TokenCandidate(f"c{i}", origin, (id,), str(id)) for i, (origin, id) in enumerate(texts))
+    return PolicyCohort("cohort", Window(0, 0, (1,), (2,)), 0, candidates)
+
+
+REWRITE_OVER_ROLLOUT = ObjectiveConfig(name="dpo", prefer=(Origin.REWRITE, Origin.ROLLOUT))
+
+
+def test_without_a_judge_pairs_are_by_origin_and_nothing_has_a_score() -> None:
+    given = of_origins((Origin.ORIGINAL, 7), (Origin.REWRITE, 8), (Origin.ROLLOUT, 9), (Origin.ROLLOUT, 10))
+    paired = select_by_origin(given, REWRITE_OVER_ROLLOUT)
+    assert not isinstance(paired, Dropped)
+    assert paired.judged
+    assert (paired.judged.chosen.id, paired.judged.rejected.id) == ("c1", "c2")
+    assert paired.judged.scores == {}
+
+
+def test_without_a_judge_a_pair_needs_two_that_differ() -> None:
+    refused = of_origins((Origin.ORIGINAL, 7), (Origin.ROLLOUT, 9))
+    assert select_by_origin(refused, REWRITE_OVER_ROLLOUT) is Dropped.UNFIT
+    alike = of_origins((Origin.REWRITE, 9), (Origin.ROLLOUT, 9))
+    assert select_by_origin(alike, REWRITE_OVER_ROLLOUT) is Dropped.TIED
+
+
+def test_an_objective_that_compares_nothing_takes_any_cohort_that_holds_something() -> None:
+    nll = ObjectiveConfig(name="nll", target=Origin.REWRITE)
+    given = of_origins((Origin.REWRITE, 8))
+    assert select_by_origin(given, nll) is given
+    assert select_by_origin(of_origins(), nll) is Dropped.UNFIT

@@ -11,9 +11,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 
 from preceptor_trainer.config import DataConfig
-from preceptor_trainer.data.documents import Document, DocumentError, stream_documents
+from preceptor_trainer.data.documents import BadDocuments, Document, DocumentError, stream_documents
 from preceptor_trainer.data.windows import Window, WindowSizes, cut
 
 
@@ -75,6 +77,15 @@ class WindowStream:
                     "lower data.suffix_tokens or data.min_prefix_tokens"
                 )
             epoch, already = epoch + 1, 0
+
+
+def held_out(
+    config: DataConfig, encode: Callable[[str], Sequence[int]], count: int, say: Callable[[str], None]
+) -> list[Window]:
+    """The first `count` windows, or as many as there are; `say` is told what was passed over. Raises `DocumentError`
+    without any."""
+    documents = partial(stream_documents, passed_over=BadDocuments(say))
+    return [window for window, _ in islice(WindowStream(config, encode, documents=documents), count)]
 
 
 def shuffled(documents: Iterator[Document], size: int, rng: random.Random) -> Iterator[Document]:

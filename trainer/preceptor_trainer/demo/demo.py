@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,27 +22,20 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from preceptor_client.config import dump_config
 from preceptor_client.stack import Endpoints, Part, Stack, sole_use, start_local_stack
-from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
-from preceptor_trainer.data.stream import WindowStream
-from preceptor_trainer.demo.plan import DemoFolder, DemoSize, baseline, sip, windows
+from preceptor_trainer.demo.plan import DemoFolder, DemoSize, baseline, sip
 from preceptor_trainer.demo.prepare import prepare_base, prepare_teacher, write_corpora
 from preceptor_trainer.demo.report import MODELS, Findings, show, write_report
-from preceptor_trainer.evaluation.generation import Generation, generate
+from preceptor_trainer.demo.training import continued, run_trainer
+from preceptor_trainer.evaluation.generation import Generation
 from preceptor_trainer.evaluation.nano import Comparison
-from preceptor_trainer.nano.oracle import Oracle
 from preceptor_trainer.nano.teacher import read_accuracy
-from preceptor_trainer.nano.world import World
 
 _SERVICES = 5
 """Redis, vLLM, judge, rewrite, worker."""
-_TICK_S = 0.5
-"""Between two looks at a run's metrics, for its progress bar."""
 
 
 class Demo:
@@ -88,7 +80,7 @@ class Demo:
         out = judged.out
         findings = Findings(
             accuracy=read_accuracy(teacher),
-            comparison=Comparison.read(Oracle(World.generate()), generations),
+            comparison=Comparison.by_oracle(generations),
             generations=generations,
             metrics=_lines(out / "metrics.jsonl"),
             summary=json.loads((out / "summary.json").read_text()),
@@ -133,32 +125,17 @@ class Demo:
         return endpoints
 
     def _train(self, stack: Stack, config: TrainConfig) -> None:
-        config.out.mkdir(parents=True, exist_ok=True)
-        metrics = config.out / "metrics.jsonl"
-        metrics.unlink(missing_ok=True)
-        path = config.out / "demo.yaml"
-        path.write_text(dump_config(config), encoding="utf-8")
-        part = Part(
-            name=f"trainer ({config.run})",
-            command=(sys.executable, "-m", "preceptor_trainer", "train", str(path), "--restart"),
-            log=config.out / "train.log",
-        )
         label = f"training {MODELS[config.run]}"
         with self._stage(label):
-            self._bar(label, 0, config.steps)
-            stack.run(part, on_tick=lambda: self._bar(label, _count_lines(metrics), config.steps), every_s=_TICK_S)
-            self._bar(label, config.steps, config.steps)
+            run_trainer(stack, config, on_step=lambda steps: self._bar(label, steps, config.steps))
 
     def _generate(self) -> dict[str, list[Generation]]:
         generations = {}
         with self._stage("evaluation"):
             for number, model in enumerate(MODELS):
                 path = self._folder.run(model) / ("" if model == "base" else "final")
-                codec = Codec(AutoTokenizer.from_pretrained(path))
-                stream = WindowStream(windows(self._folder.held_out_corpus, epochs=1), codec.encode)
-                held_out = [window for window, _ in stream][: self._size.held_out]
-                policy = AutoModelForCausalLM.from_pretrained(path)
-                generations[model] = generate(policy, codec, held_out, seed=self._seed)
+                held_out = continued(path, self._folder.held_out_corpus, self._size.held_out, seed=self._seed)
+                generations[model] = held_out.generations
                 self._bar("evaluation", number + 1, len(MODELS))
         return generations
 
@@ -179,8 +156,3 @@ class Demo:
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of a run that has ended."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _count_lines(path: Path) -> int:
-    """Lines that are complete; none before the file is there."""
-    return path.read_bytes().count(b"\n") if path.exists() else 0

@@ -1,4 +1,4 @@
-"""`preceptor eval`: held-out windows are read, continued by one or two models, and put to the judge service.
+"""`preceptor eval`: held-out windows or prompts are read, continued by one or two models, and put to the judge service.
 
 In: an `EvalPlan`. Out: an `Outcome`. Everything that is needed (models, windows, a judge that is ready) is looked for
 before the first sample is drawn. Raises `TrainError`, whose text says what to change. Waits for the models, which may
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -20,20 +21,21 @@ from rich.progress import Progress
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from preceptor_client import AsyncPreceptorClient
+from preceptor_client import AsyncPreceptorClient, PreceptorClient
 from preceptor_client.config import describe
-from preceptor_client.contract import JudgeRequest, JudgeResponse, Origin, Status
+from preceptor_client.contract import JudgeRequest, JudgeResponse, Origin, RubricInfo, Status
 from preceptor_client.errors import AuthenticationError, PreceptorError
 from preceptor_client.settings import ClientSettings
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import DataConfig
 from preceptor_trainer.data.documents import BadDocuments, DocumentError, stream_documents
-from preceptor_trainer.data.stream import WindowStream
+from preceptor_trainer.data.stream import held_out
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.evaluation.generation import Generation, generate
-from preceptor_trainer.evaluation.judged import Outcome, pairs, request
+from preceptor_trainer.evaluation.judged import SIDES, Outcome, Side, pairs, request
 from preceptor_trainer.evaluation.plan import EvalPlan
+from preceptor_trainer.evaluation.rubrics import choose
 
 _OPTIONS = re.compile(r"\bdata\.(path|source|text_field|bad_documents|suffix_tokens|min_prefix_tokens)\b")
 """Keys of a training configuration that this command has as options."""
@@ -45,33 +47,36 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
     transformers_logging.set_verbosity_error()
     model, codec = load(plan.model)
     rival = load(plan.rival) if plan.rival else None
+    read, n_tokens = (read_prompts, plan.data.suffix_tokens) if plan.prompts else (held_out, None)
     try:
-        windows = held_out(plan.data, codec, plan.windows, lambda text: progress.console.print(text, markup=False))
+        windows = read(plan.data, codec.encode, plan.windows, partial(progress.console.print, markup=False))
     except DocumentError as error:
-        raise DocumentError(_OPTIONS.sub(_option, str(error))) from None
-    _check_positions(plan.model, model, windows)
+        options = {"path": "prompts" if plan.prompts else "data"}
+        message = _OPTIONS.sub(lambda key: "--" + options.get(key[1], key[1]).replace("_", "-"), str(error))
+        raise DocumentError(message) from None
+    _check_positions(plan.model, model, windows, n_tokens)
     theirs = recut(windows, codec, rival[1]) if rival else []
     if rival and plan.rival:
-        _check_positions(plan.rival, rival[0], theirs)
-    asyncio.run(_check_judge(plan.client))
+        _check_positions(plan.rival, rival[0], theirs, n_tokens)
+    sides: Sequence[Side] = SIDES if rival or not plan.prompts else SIDES[:1]
+    asked = choose(
+        plan.axes, plan.rubrics, _offered(plan.client), compared=len(sides) == 2, referenced=not plan.prompts
+    )
 
-    ours = _sample(plan.model, model, codec, windows, plan.seed, progress)
-    rivals = _sample(plan.rival or "", *rival, theirs, plan.seed, progress) if rival else None
+    ours = _sample(plan.model, model, codec, windows, n_tokens, plan.seed, progress)
+    rivals = _sample(plan.rival or "", *rival, theirs, n_tokens, plan.seed, progress) if rival else None
     origin = Origin.ROLLOUT if rival else Origin.ORIGINAL
+    written = pairs(ours, rivals, prompts=plan.prompts)
     try:
-        requests = [request(n, pair, plan.axes, rival_origin=origin) for n, pair in enumerate(pairs(ours, rivals))]
+        requests = [request(n, pair, asked, rival_origin=origin) for n, pair in enumerate(written)]
     except ValidationError as error:
         raise TrainError(
             f"the judge cannot be asked that: {one_line(describe(error))}; lower --prefix-tokens"
         ) from None
     task = progress.add_task("judging", total=len(requests))
-    try:
-        responses = asyncio.run(_ask(plan.client, requests, plan.concurrency, answered=lambda: progress.advance(task)))
-    except AuthenticationError as error:
-        raise TrainError(f"the judge: {one_line(str(error))}; set PRECEPTOR_API_KEY") from None
-    except PreceptorError as error:
-        raise TrainError(f"the judge: {one_line(str(error))}") from None
-    outcome = Outcome(responses, plan.axes)
+    with _told():
+        responses = asyncio.run(ask(plan.client, requests, plan.concurrency, answered=lambda: progress.advance(task)))
+    outcome = Outcome(responses, asked.axes, sides, asked.left_out)
     if not outcome.statuses[Status.OK]:
         reason = outcome.reasons.most_common(1)[0][0]
         raise TrainError(f"none of the {outcome.statuses.total()} verdicts has a score; most often: {reason}")
@@ -88,13 +93,6 @@ def load(path: str) -> tuple[Any, Codec]:
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), Codec(tokenizer)
 
 
-def held_out(data: DataConfig, codec: Codec, count: int, say: Callable[[str], None]) -> list[Window]:
-    """The first `count` windows, or as many as there are; `say` is told what was passed over. Raises `DocumentError`
-    without any."""
-    documents = partial(stream_documents, passed_over=BadDocuments(say))
-    return [window for window, _ in islice(WindowStream(data, codec.encode, documents=documents), count)]
-
-
 def recut(windows: Sequence[Window], codec: Codec, other: Codec) -> list[Window]:
     """The same texts in another tokenizer's tokens; what is not another one leaves the windows as they are."""
     if codec.tokenizer.get_vocab() == other.tokenizer.get_vocab():
@@ -106,9 +104,21 @@ def recut(windows: Sequence[Window], codec: Codec, other: Codec) -> list[Window]
     return [Window(w.epoch, w.document, encoded(w.prefix), encoded(w.suffix)) for w in windows]
 
 
-def _check_positions(path: str, model: Any, windows: Sequence[Window]) -> None:
+def read_prompts(
+    data: DataConfig, encode: Callable[[str], Sequence[int]], count: int, say: Callable[[str], None]
+) -> list[Window]:
+    """The last tokens of the first `count` documents, without suffixes. Raises `DocumentError` for one without any."""
+    prompts = []
+    for document in islice(stream_documents(data, BadDocuments(say)), count):
+        if not (ids := encode(document.text)):
+            raise DocumentError(f"{data.path}: prompt {document.index + 1} is empty: take it out")
+        prompts.append(Window(0, document.index, tuple(ids[-data.prefix_tokens :]), ()))
+    return prompts
+
+
+def _check_positions(path: str, model: Any, windows: Sequence[Window], n_tokens: int | None) -> None:
     positions = getattr(model.config, "max_position_embeddings", None)
-    longest = max(len(window.prefix) + len(window.suffix) for window in windows)
+    longest = max(len(window.prefix) + (n_tokens or len(window.suffix)) for window in windows)
     if positions is not None and longest > positions:
         raise TrainError(
             f"windows have up to {longest} tokens, {path} takes {positions}: lower --prefix-tokens or --suffix-tokens"
@@ -116,22 +126,44 @@ def _check_positions(path: str, model: Any, windows: Sequence[Window]) -> None:
 
 
 def _sample(
-    path: str, model: Any, codec: Codec, windows: Sequence[Window], seed: int, progress: Progress
+    path: str,
+    model: Any,
+    codec: Codec,
+    windows: Sequence[Window],
+    n_tokens: int | None,
+    seed: int,
+    progress: Progress,
 ) -> list[Generation]:
     task = progress.add_task(f"sampling {path}", total=len(windows))
-    return generate(model, codec, windows, seed=seed, progress=lambda done: progress.advance(task, done))
+    return generate(
+        model, codec, windows, n_tokens=n_tokens, seed=seed, progress=lambda done: progress.advance(task, done)
+    )
 
 
-async def _check_judge(settings: ClientSettings) -> None:
-    async with AsyncPreceptorClient(settings=settings) as client:
-        health = await client.health("judge")
-    if health.status != "ok":
-        raise TrainError(
-            f"the judge at {settings.judge_url} is {health.status} ({health.detail}): start it, or set --judge-url"
-        )
+def _offered(settings: ClientSettings) -> Sequence[RubricInfo]:
+    """The rubrics of the judge, which must be ready."""
+    with PreceptorClient(settings=settings) as client:
+        health = client.health("judge")
+        if health.status != "ok":
+            raise TrainError(
+                f"the judge at {settings.judge_url} is {health.status} ({health.detail}): start it, or set --judge-url"
+            )
+        with _told():
+            return client.rubrics().rubrics
 
 
-async def _ask(
+@contextmanager
+def _told() -> Iterator[None]:
+    """What the judge refuses is a `TrainError`."""
+    try:
+        yield
+    except AuthenticationError as error:
+        raise TrainError(f"the judge: {one_line(str(error))}; set PRECEPTOR_API_KEY") from None
+    except PreceptorError as error:
+        raise TrainError(f"the judge: {one_line(str(error))}") from None
+
+
+async def ask(
     settings: ClientSettings, requests: Sequence[JudgeRequest], concurrency: int, answered: Callable[[], None]
 ) -> list[JudgeResponse]:
     """The responses, in the order of the requests. Raises the first `PreceptorError`."""
@@ -152,7 +184,3 @@ async def _ask(
                 worker.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
     return [responses[number] for number in range(len(requests))]
-
-
-def _option(key: re.Match[str]) -> str:
-    return "--data" if key[1] == "path" else "--" + key[1].replace("_", "-")

@@ -21,7 +21,7 @@ _BATCH_TOKENS = 65_536
 
 @dataclass(frozen=True)
 class Generation:
-    """A window's texts: its prefix, its own suffix, and what a model wrote instead."""
+    """A window's texts: its prefix, its own suffix (empty for a prompt), and what a model wrote instead."""
 
     prefix: str
     original: str
@@ -33,27 +33,30 @@ def generate(
     codec: Codec,
     windows: Sequence[Window],
     *,
+    n_tokens: int | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Generation]:
-    """A sample for each window, at most as long as its suffix; `progress` is told how many have been added."""
+    """A sample for each window, of at most `n_tokens` or else as long as its suffix; `progress` is told how many have
+    been added.
+    """
     engine = TorchEngine(model, eos_id=codec.tokenizer.eos_token_id)
     generations: list[Generation] = []
-    longest = max((len(window.prefix) + len(window.suffix) for window in windows), default=1)
+    lengths = [len(window.suffix) if n_tokens is None else n_tokens for window in windows]
+    longest = max((len(window.prefix) + length for window, length in zip(windows, lengths, strict=True)), default=1)
     size = max(1, min(_BATCH, _BATCH_TOKENS // longest))
     for start in range(0, len(windows), size):
-        batch = windows[start : start + size]
-        n_tokens = max(len(window.suffix) for window in batch)
+        batch, limits = windows[start : start + size], lengths[start : start + size]
         rollouts = asyncio.run(
-            engine.sample([window.prefix for window in batch], k=1, n_tokens=n_tokens, seed=seed + start)
+            engine.sample([window.prefix for window in batch], k=1, n_tokens=max(limits), seed=seed + start)
         )
         generations += [
             Generation(
                 codec.decode(window.prefix),
                 codec.decode(window.suffix),
-                codec.decode(only.ids[: len(window.suffix)]),
+                codec.decode(only.ids[:limit]),
             )
-            for window, (only,) in zip(batch, rollouts.of_prefix, strict=True)
+            for window, limit, (only,) in zip(batch, limits, rollouts.of_prefix, strict=True)
         ]
         progress(len(batch))
     return generations

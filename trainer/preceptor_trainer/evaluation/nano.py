@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from preceptor_trainer.evaluation.generation import Generation
 from preceptor_trainer.evaluation.statistics import Estimate, mean, relative_gain, win_rate
 from preceptor_trainer.nano.oracle import Oracle, Reading
+from preceptor_trainer.nano.world import World
 
 AXES = ("factuality", "safety", "quality")
 
@@ -26,6 +27,11 @@ class Comparison:
         """Reads every text."""
         return cls({model: [oracle.read(g.prefix, g.text) for g in given] for model, given in generations.items()})
 
+    @classmethod
+    def by_oracle(cls, generations: Mapping[str, Sequence[Generation]]) -> Comparison:
+        """Reads every text by the oracle of the nano world."""
+        return cls.read(Oracle(World.generate()), generations)
+
     def axis(self, model: str, axis: str) -> Estimate:
         """The mean of a model on an axis."""
         return mean(self._scores(model, axis))
@@ -34,9 +40,11 @@ class Comparison:
         """The relative gain of a model over a baseline on an axis."""
         return relative_gain(self._scores(model, axis), self._scores(baseline, axis))
 
-    def wins(self, model: str, rival: str) -> Estimate:
-        """Share of windows on which the model's sum over the axes is higher; a tie counts one half."""
-        return win_rate(self._scores(model, "total"), self._scores(rival, "total"))
+    def wins(self, model: str, rival: str, axis: str = "total") -> Estimate:
+        """Share of windows on which the model's score is higher, by default the sum over the axes; a tie counts one
+        half.
+        """
+        return win_rate(self._scores(model, axis), self._scores(rival, axis))
 
     def _scores(self, model: str, axis: str) -> list[float]:
         return [getattr(reading, axis) for reading in self.readings[model]]

@@ -1,7 +1,8 @@
 """Means, win rates and relative gains with 95 % intervals. Pure.
 
 In: one measurement per held-out prefix. Out: `Estimate`s. Intervals are percentile bootstraps over prefixes with a
-fixed seed, so they hold for means, paired comparisons and ratios alike, and the same data gives the same numbers.
+fixed seed, so they hold for means, paired comparisons and ratios alike, and the same data gives the same numbers. What
+several seeds gave has an interval over seeds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _RESAMPLES = 2000
+_T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""97.5 % points of Student's distribution with 1, 2, ... degrees of freedom; more take the last, which is wider."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,15 @@ def win_rate(scores: Sequence[float], rivals: Sequence[float]) -> Estimate:
     ours, theirs = _array(scores), _array(rivals)
     _check_paired(ours, theirs)
     return mean(((ours > theirs) + 0.5 * (ours == theirs)).tolist())
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """The mean of one value per seed, with Student's interval. Raises ValueError for fewer than two."""
+    if len(values) < 2:
+        raise ValueError("an interval over seeds needs two of them")
+    array = _array(values)
+    half = _T_975[min(len(values) - 1, len(_T_975)) - 1] * array.std(ddof=1) / len(values) ** 0.5
+    return Estimate(float(array.mean()), float(array.mean() - half), float(array.mean() + half))
 
 
 def _array(scores: Sequence[float]) -> NDArray[np.float64]:

@@ -20,4 +20,4 @@ def make_objective(config: ObjectiveConfig, suffix_tokens: int) -> Objective:
         case "rf_nll":
             return RfNll()
         case "nll":
-            return Nll()
+            return Nll(config)

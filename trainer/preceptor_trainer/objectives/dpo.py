@@ -4,8 +4,9 @@
     h_b  = beta [ (log pi(chosen) - log ref(chosen)) - (log pi(rejected) - log ref(rejected)) ]
 
 with log pi(suffix) the sum over its tokens. Rafailov et al. 2023 (arXiv 2305.18290), equation 7; online as in SIP
-(arXiv 2601.21343), the reference frozen at the start of the run. `nll_weight` adds the mean over pairs of the chosen
-suffix's mean token NLL (Pang et al. 2024, arXiv 2404.19733), which keeps its probability from sinking.
+(arXiv 2601.21343), the reference that of the start of the run, or refreshed now and then. `nll_weight` adds the mean
+over pairs of the chosen suffix's mean token NLL (Pang et al. 2024, arXiv 2404.19733), which keeps its probability from
+sinking.
 
 The loss compares two given suffixes, whoever wrote them, and needs no correction for rollouts of older weights.
 `pair_weight: ratio` has pairs count by how likely they still are, as WPO does (Zhou et al. 2024, arXiv 2406.11827):

@@ -1,4 +1,5 @@
-"""Next-token prediction on the original suffixes: the baseline on the same data.
+"""Next-token prediction without a judge, on what one origin wrote: the originals are the baseline on the same data, the
+rewrites that on the teacher's, and a rollout is SFT on the policy's own text.
 
 loss = mean_b ( 1/|y_b| sum_t -log pi(y_bt | x_b, y_b<t) )
 """
@@ -9,8 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from preceptor_client.contract import Origin
 from preceptor_trainer.cohorts import PolicyCohort
+from preceptor_trainer.config import ObjectiveConfig
 from preceptor_trainer.objectives.objective import LossInputs, TrainingSequence
 
 
@@ -25,12 +26,15 @@ class Nll:
 
     needs_reference = False
 
+    def __init__(self, config: ObjectiveConfig) -> None:
+        self._target = config.target
+
     def sequences(self, cohorts: Sequence[PolicyCohort], version: int) -> list[TrainingSequence]:
         return [
             TrainingSequence(cohort.window.prefix, candidate.ids)
             for cohort in cohorts
             for candidate in cohort.candidates
-            if candidate.origin is Origin.ORIGINAL
+            if candidate.origin is self._target
         ]
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, dict[str, float]]:

@@ -1,17 +1,20 @@
 """From verdicts to what is trained on. Pure.
 
-In: a cohort and its `JudgeResponse` with composite scores. Out: the best and worst candidate, or the reason why there
-are none. Guarantees: a candidate without a composite (any axis abstained, failed or missing) is never chosen or
-rejected; a cohort whose best and worst tie is dropped. So nothing that the teacher did not say can become a reward.
+In: a cohort and its `JudgeResponse` with composite scores, or none where the objective asks no judge. Out: the best and
+worst candidate, or the reason why there are none. Guarantees: a candidate without a composite (any axis abstained,
+failed or missing) is never chosen or rejected by a judge; a cohort whose best and worst tie is dropped. So nothing that
+the teacher did not say can become a reward.
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from enum import StrEnum
 
 from preceptor_client.contract import JudgeResponse, Status
 from preceptor_trainer.cohorts import Judged, PolicyCohort
+from preceptor_trainer.config import ObjectiveConfig
 
 TIE = 1e-9
 """Composites nearer than this are equal: means of a few numbers in [0, 1], up to rounding."""
@@ -23,6 +26,23 @@ class Dropped(StrEnum):
     TIED = "tied"
     UNJUDGED = "unjudged"
     """Fewer than two candidates have a composite score."""
+    UNFIT = "unfit"
+    """It has not the candidates that are needed, or one that the contract does not take."""
+
+
+def select_by_origin(cohort: PolicyCohort, objective: ObjectiveConfig) -> PolicyCohort | Dropped:
+    """The cohort as an objective takes it that asks no judge: with `prefer`, paired by origin, and two that are alike
+    are a tie; otherwise as it is, if there is anything in it.
+    """
+    if objective.prefer is None:
+        return cohort if cohort.candidates else Dropped.UNFIT
+    of_origin = {candidate.origin: candidate for candidate in reversed(cohort.candidates)}
+    chosen, rejected = (of_origin.get(origin) for origin in objective.prefer)
+    if chosen is None or rejected is None:
+        return Dropped.UNFIT
+    if chosen.ids == rejected.ids:
+        return Dropped.TIED
+    return replace(cohort, judged=Judged(scores={}, axis_scores={}, chosen=chosen, rejected=rejected))
 
 
 def select(cohort: PolicyCohort, response: JudgeResponse) -> Judged | Dropped:

@@ -12,6 +12,7 @@ import typer
 from preceptor_client.config import ConfigError, load_config
 from preceptor_trainer import config as training
 from preceptor_trainer.config import TrainConfig
+from preceptor_trainer.endings import failed
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.planning.estimates import estimates
 from preceptor_trainer.planning.plan import Plan, make_plan
@@ -43,9 +44,9 @@ def plan(
         settled = load_config(PlanSettings, settings, of_plan, env_prefix=ENV_PREFIX)
         made = made_plans(run, settled, results or Path("benchmarks/results"))
     except ConfigError as error:
-        raise _failed(str(error), 2) from None
+        raise failed("plan", str(error), 2) from None
     except TrainError as error:
-        raise _failed(one_line(str(error)), 1) from None
+        raise failed("plan", one_line(str(error)), 1) from None
     wanted, others = made[0], made[1:]
     for trouble in show.troubles(wanted):
         typer.echo(f"preceptor plan: {trouble}", err=True)
@@ -71,8 +72,3 @@ def made_plans(run: TrainConfig, settings: PlanSettings, results: Path) -> Seque
         except TrainError:  # too few to begin with: a row less
             continue
     return plans
-
-
-def _failed(why: str, status: int) -> typer.Exit:
-    typer.echo(f"preceptor plan: {why}", err=True)
-    return typer.Exit(status)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from preceptor_trainer.config import Positive, Section, Weight
 from preceptor_trainer.errors import TrainError
+from preceptor_trainer.section import Positive, Section, Weight
 
 
 class ModelSizes(Section):

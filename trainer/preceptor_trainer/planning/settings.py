@@ -11,10 +11,11 @@ from typing import Literal
 from pydantic import Field
 
 from preceptor_client.contract import AxisName
-from preceptor_trainer.config import Positive, Section, Share, TrainConfig, Weight
+from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.planning.hardware import GpuName
 from preceptor_trainer.planning.models import ModelSizes, read_sizes
+from preceptor_trainer.section import Positive, Section, Share, Weight
 
 ENV_PREFIX = "PRECEPTOR_PLAN_"
 

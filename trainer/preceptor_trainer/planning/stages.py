@@ -122,7 +122,7 @@ def _judging(config: TrainConfig, settings: PlanSettings, prefix: int) -> Engine
         pairwise(axis, prefix, suffix, candidates, comparisons(schedule, candidates, order), votes)
         if axis.mode == "pairwise"
         else pointwise(axis, prefix, suffix, candidates, votes)
-        for axis in map(settings.axis, config.judge.axes)
+        for axis in map(settings.axis, config.judge.composition.axes)
     ]
     return EngineWork(
         "judging",

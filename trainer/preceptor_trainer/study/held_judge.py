@@ -9,17 +9,38 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from preceptor_client import AsyncPreceptorClient
 from preceptor_client.contract import JudgeResponse
 from preceptor_client.queue import CohortQueue, Delivery, connect
+from preceptor_client.stack import Endpoints, Part, Stack
+from preceptor_trainer.config import TrainConfig
 
 _LEASE_MS = 600_000
 _AT_ONCE = 4
 """Cohorts at the service."""
 _QUIET_TAKES = 5
 """Of a second each."""
+
+
+@contextmanager
+def held_judge(stack: Stack, endpoints: Endpoints, config: TrainConfig, hold: int) -> Iterator[None]:
+    """While the block lasts, such a worker answers `config`, whose namespace has to be its own."""
+    arguments = {
+        "redis-url": endpoints.redis_url,
+        "namespace": config.judge.namespace,
+        "judge-url": endpoints.judge_url,
+        "hold": hold,
+    }
+    command = [sys.executable, "-m", "preceptor_trainer.study.held_judge"]
+    command += [f"--{name}={value}" for name, value in arguments.items()]
+    judge = stack.launch(Part(f"judge of {config.run}", tuple(command), config.out / "judge.log"))
+    yield
+    stack.stop_part(judge)
 
 
 async def serve(redis_url: str, namespace: str, judge_url: str, hold: int) -> None:

@@ -1,0 +1,67 @@
+"""`preceptor study NAME`: from arguments to a study's tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from preceptor_trainer.endings import INTERRUPTED, failed
+from preceptor_trainer.errors import TrainError, one_line
+from preceptor_trainer.nano import DEFAULT_CACHE
+from preceptor_trainer.study.definition import Study, StudySize, load_study, packaged
+
+TINY = StudySize(
+    pretrain_documents=200,
+    pretrain_steps=10,
+    steps=3,
+    cohorts_per_step=4,
+    rollouts=2,
+    held_out=24,
+    judged=12,
+    second_steps=20,
+)
+"""Shows that a study runs, not what comes of it."""
+
+
+def study(
+    name: Annotated[str | None, typer.Argument(help="A study, or a YAML file; without one all are listed.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for runs and tables, shared by all studies.")] = Path(
+        "runs/studies"
+    ),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant; intervals are over them.")] = 3,
+    variants: Annotated[str | None, typer.Option(help="These alone, separated by commas.")] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="A few steps of everything: to see that it runs.")] = False,
+    cache: Annotated[Path, typer.Option(help="Where the nano teachers are kept.")] = DEFAULT_CACHE,
+) -> None:
+    """Train the variants of a study on the nano world, measure them, and write tables. Goes on where it was stopped."""
+    try:
+        if name is None:
+            for each in map(load_study, packaged()):
+                typer.echo(f"{each.name:12} {each.title} ({each.takes})")
+            return
+        loaded = load_study(name)
+        if tiny:
+            loaded = loaded.model_copy(update={"size": TINY})
+        chosen = [each.strip() for each in variants.split(",") if each.strip()] if variants else []
+        written = _run(loaded, out, seeds, chosen, cache)
+    except TrainError as error:
+        raise failed("study", one_line(str(error)), 2) from None
+    typer.echo(f"The tables are in {written}")
+
+
+def _run(loaded: Study, out: Path, seeds: int, chosen: list[str], cache: Path) -> Path:
+    from rich.console import Console
+
+    from preceptor_client.stack import FolderInUse, MissingProgram, PartFailed
+    from preceptor_trainer.study.plan import plan_runs
+    from preceptor_trainer.study.runner import StudyRunner
+
+    runs = plan_runs(loaded, seeds, chosen)
+    try:
+        return StudyRunner(loaded, runs, out, cache, Console()).run()
+    except (FolderInUse, MissingProgram, PartFailed, TrainError, OSError) as error:
+        raise failed("study", str(error), 1) from None
+    except KeyboardInterrupt:
+        raise failed("study", "stopped; the same command goes on with what is missing", INTERRUPTED) from None

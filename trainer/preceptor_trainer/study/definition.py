@@ -1,0 +1,109 @@
+"""What a study is: named variants of one training run. Data, as YAML; the packaged ones are in `studies`.
+
+In: a name, or the path of a YAML file. Out: a `Study`. Raises `TrainError`, whose text says what to change. Importable
+without torch.
+
+    title: Rollouts per prefix
+    question: What do more rollouts bring?
+    size: {steps: 60}
+    variants:
+      - {name: k-1, about: 1 rollout, changes: {pool.rollouts: 1}}
+      - {name: k-8, about: 8 rollouts, changes: {pool.rollouts: 8}}
+
+A variant is the demo's SIP run (`preceptor_trainer.demo.plan.sip`) with some keys changed; a key is replaced whole, and
+is named as on the command line of `preceptor train`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+
+from preceptor_client.config import describe
+from preceptor_client.contract import Identifier
+from preceptor_trainer.config import Positive, Section
+from preceptor_trainer.demo.plan import DemoSize
+from preceptor_trainer.errors import TrainError, one_line
+
+_PACKAGED = Path(__file__).parent / "studies"
+
+
+@dataclass(frozen=True)
+class StudySize(DemoSize):
+    """The demo's numbers, and those of the evaluation."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    judged: int = 200
+    """Of the held-out windows, those that are put to the two judges."""
+    second_steps: int = 1400
+    """Updates of the second judge, which never trains a policy."""
+
+
+class Variant(Section):
+    """A row of the study's tables."""
+
+    name: Identifier
+    about: str
+    """In a few words, for the tables."""
+    trained: bool = True
+    """False: the model that the others start from, as it is."""
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """Key of the training configuration -> its value."""
+    start: Literal["base", "scratch"] = "base"
+    """Go on from the pretrained base model, or begin with weights that have learned nothing."""
+    teacher_steps: Positive | None = None
+    """Updates of the judge that trains this policy; None is the nano teacher as it is everywhere else."""
+    hold: bool = False
+    """Hold the verdicts back until the rollouts are as old as `staleness.limit` allows."""
+    flops_of: Identifier | None = None
+    """Train for as many steps as take the FLOPs of that variant, policy and teacher together."""
+
+
+BASE = Variant(name="base", about="base model", trained=False)
+"""Is in every study: what the others are compared with."""
+
+
+class Study(Section):
+    """A study. `name` is that of its file."""
+
+    name: Identifier
+    title: str
+    question: str
+    takes: str = ""
+    """How long, about, and where."""
+    size: StudySize = StudySize()
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        by_name = {variant.name: variant for variant in (BASE, *self.variants)}
+        if len(by_name) <= len(self.variants):
+            raise ValueError(f"variants must have names of their own, and none may be called {BASE.name}")
+        for variant in self.variants:
+            if variant.flops_of and (variant.flops_of not in by_name or by_name[variant.flops_of].flops_of):
+                raise ValueError(f"{variant.name}: flops_of has to name a variant with steps of its own")
+        return self
+
+
+def packaged() -> list[str]:
+    """The names of the studies that come with the project."""
+    return sorted(path.stem for path in _PACKAGED.glob("*.yaml"))
+
+
+def load_study(name: str) -> Study:
+    """A study by name, or from a file that ends in `.yaml`."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _PACKAGED / f"{name}.yaml"
+    if not path.is_file():
+        raise TrainError(f"no study {name}: there is {', '.join(packaged())}, or give the path of a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Study.model_validate({"name": path.stem, **values})
+    except ValidationError as error:
+        raise TrainError(f"{path} is no study: {one_line(describe(error))}") from None
+    except (OSError, yaml.YAMLError, ValueError, TypeError) as error:
+        raise TrainError(f"cannot read {path}: {one_line(str(error))}") from None

@@ -1,0 +1,225 @@
+"""`preceptor study`: what is missing of a study's runs, one after the other, then its tables and its picture.
+
+    corpora, models -> Redis, vLLM, judge, rewrite, worker; a second judge -> for each run: train, measure, note
+
+In: runs and a folder. Out: in the folder `<study>.jsonl`, `<study>.md` and `<study>.png`, written anew after each run.
+Guarantees: however it ends, the same command goes on with what is missing: what is measured stays measured, a run that
+was under way goes on from its checkpoint, and a file or model is there whole or not at all. Two commands in one folder
+refuse each other. Raises `PartFailed`, `FolderInUse`, `MissingProgram`, `TrainError`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from transformers.utils import logging as transformers_logging
+
+from preceptor_client.errors import PreceptorError
+from preceptor_client.stack import Endpoints, Stack, judge_part, sole_use, start_local_stack, vllm_part
+from preceptor_trainer.demo.training import Continued, continued, run_trainer
+from preceptor_trainer.errors import TrainError
+from preceptor_trainer.evaluation.statistics import Estimate
+from preceptor_trainer.machine import commit, machine
+from preceptor_trainer.nano.base import pretrain
+from preceptor_trainer.nano.corpus import write_corpus
+from preceptor_trainer.nano.teacher import Recipe, TeacherAccuracy, ensure_teacher, read_accuracy
+from preceptor_trainer.study.definition import Study, StudySize
+from preceptor_trainer.study.held_judge import held_judge
+from preceptor_trainer.study.measuring import measure
+from preceptor_trainer.study.plan import Run, StudyFolder, grouped
+from preceptor_trainer.study.plots import plot_study
+from preceptor_trainer.study.results import markdown, rows
+
+_SECOND_SEED = 1
+"""Of the second judge; the nano teacher has 0."""
+
+
+class StudyRunner:
+    """`runs` are those of `study`. What it says goes to `console`."""
+
+    def __init__(self, study: Study, runs: Sequence[Run], folder: Path, cache_dir: Path, console: Console) -> None:
+        self._study = study
+        self._runs = runs
+        self._folder = StudyFolder(folder.resolve())
+        self._cache_dir = cache_dir
+        self._console = console
+        self._threads = max(1, (os.cpu_count() or 2) // 2)
+        self._progress = Progress(
+            TextColumn("{task.description:<36}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        # One for each call, and not for the module: it holds models.
+        self._base = lru_cache(maxsize=1)(self._continue_base)
+
+    def run(self) -> Path:
+        """The path of the written Markdown. Takes as long as the runs that are missing."""
+        transformers_logging.disable_progress_bar()
+        os.environ.setdefault("OMP_NUM_THREADS", str(self._threads))
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        with sole_use(self._folder.root), self._progress:
+            self._all = self._progress.add_task(f"study {self._study.name}", total=len(self._runs))
+            missing = [run for run in self._runs if not self._folder.result(run.id).exists()]
+            self._progress.update(self._all, completed=len(self._runs) - len(missing))
+            for teacher_steps, group in grouped(missing):
+                self._run_group(teacher_steps, group)
+            return self._report()
+
+    def _run_group(self, teacher_steps: int | None, runs: Collection[Run]) -> None:
+        size = self._study.size
+        torch.set_num_threads(os.cpu_count() or 1)
+        teacher = self._teacher(Recipe() if teacher_steps is None else Recipe(steps=teacher_steps))
+        second = self._teacher(Recipe(seed=_SECOND_SEED, steps=size.second_steps))
+        for run in runs:
+            self._prepare(run)
+        torch.set_num_threads(self._threads)
+        with Stack() as stack:
+            endpoints, judges = self._start(stack, teacher, second)
+            for run in runs:
+                if not self._folder.result(run.id).exists():  # two variants may be the same run
+                    self._do(stack, endpoints, judges, run, read_accuracy(teacher))
+                self._progress.advance(self._all)
+                self._report()
+
+    def _do(
+        self, stack: Stack, endpoints: Endpoints, judges: dict[str, str], run: Run, accuracy: TeacherAccuracy
+    ) -> None:
+        """Train and measure. The result is the last thing that is written."""
+        started = time.monotonic()
+        name = f"{run.variant.name}, seed {run.seed}"
+        checkpoint = run.start(self._folder)
+        cost = {"steps": 0, "train_s": 0.0, "judge_calls": 0}
+        if run.plan:
+            config = run.config(self._folder, endpoints, self._threads)
+            holding = (
+                held_judge(stack, endpoints, config, config.staleness.limit * config.cohorts_per_step)
+                if run.variant.hold
+                else nullcontext()
+            )
+            with self._bar(name, config.steps) as on_step, holding:
+                run_trainer(stack, config, start="resume", on_step=on_step)
+            checkpoint = config.out / "final"
+            summary = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
+            cost = {
+                "steps": config.steps,
+                "train_s": summary["elapsed_s"],
+                "judge_calls": summary["judge"].get("calls", 0),
+            }
+        policy = self._continue(run, checkpoint)
+        try:
+            measures = measure(policy, self._base(run.seed, run.size), judges, run.size.judged)
+        except PreceptorError as error:
+            raise TrainError(f"a judge of the evaluation does not answer: {error}") from error
+        record = {
+            "id": run.id,
+            "measures": {name: _exactly(estimate) for name, estimate in measures.items()},
+            **cost,
+            "teacher": asdict(accuracy),
+            "flops": run.flops,
+            "at": time.strftime("%Y-%m-%d"),
+            "commit": commit(),
+            **machine(),
+        }
+        made_once(self._folder.result(run.id), lambda path: path.write_text(json.dumps(record) + "\n"))
+        if not self._console.is_terminal:
+            self._console.print(f"{name}: done in {time.monotonic() - started:.0f} s")
+
+    def _continue(self, run: Run, checkpoint: Path) -> Continued:
+        corpus = self._folder.world(run.seed, run.size).held_out_corpus
+        return continued(checkpoint, corpus, run.size.held_out, seed=run.seed)
+
+    def _continue_base(self, seed: int, size: StudySize) -> Continued:
+        world = self._folder.world(seed, size)
+        return continued(world.run("base"), world.held_out_corpus, size.held_out, seed=seed)
+
+    def _teacher(self, recipe: Recipe) -> Path:
+        with self._bar(f"judge, seed {recipe.seed}, {recipe.steps} steps", recipe.steps) as on_step:
+            return ensure_teacher(self._cache_dir, recipe=recipe, progress=lambda done, total: on_step(done))
+
+    def _prepare(self, run: Run) -> None:
+        """Corpora and the models that are started from."""
+        size, seed = run.size, run.seed
+        world = self._folder.world(seed, size)
+        pretrain_corpus = made_once(
+            world.pretrain_corpus, lambda to: write_corpus(to, size.pretrain_documents, name="pretrain", seed=seed)
+        )
+        made_once(
+            world.held_out_corpus, lambda to: write_corpus(to, size.held_out * 3 // 2, name="held-out", seed=seed)
+        )
+        if run.plan:
+            made_once(run.corpus(self._folder), lambda to: write_corpus(to, run.documents, name="train", seed=seed))
+        for start, steps in (("base", size.pretrain_steps), ("scratch", 0)):
+            with self._bar(f"{start} model, seed {seed}", max(1, steps)) as on_step:
+                made_once(
+                    world.run(start),
+                    lambda to, steps=steps, told=on_step: pretrain(  # type: ignore[misc]
+                        pretrain_corpus, to, steps=steps, seed=seed, progress=lambda done, _: told(done)
+                    ),
+                )
+
+    def _start(self, stack: Stack, teacher: Path, second: Path) -> tuple[Endpoints, dict[str, str]]:
+        """Everything that trains, and beside it the judge that only measures."""
+        folder = self._folder.services(teacher.name)
+        # The teachers first: they take longest to start.
+        second_engine = stack.launch(vllm_part(second, "second", folder / "second", name="second-teacher"))
+        endpoints = start_local_stack(stack, folder, teacher, model="nano-teacher", max_model_len=512)
+        stack.wait_ready(second_engine)
+        second_url = second_engine.part.url or ""
+        second_judge = stack.start(judge_part(folder / "second", second_url, "second")).part.url or ""
+        return endpoints, {"judge": endpoints.judge_url, "second": second_judge}
+
+    def _report(self) -> Path:
+        """Tables and picture of what is done."""
+        records = []
+        for run in self._runs:
+            if (path := self._folder.result(run.id)).exists():
+                result = json.loads(path.read_text(encoding="utf-8"))
+                records.append({"study": self._study.name, "variant": run.variant.name, "seed": run.seed, **result})
+        root, name = self._folder.root, self._study.name
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
+        written = root / f"{name}.md"
+        picture = f"\n![{name}]({name}.png)\n" if records else ""
+        written.write_text(markdown(self._study, records) + picture, encoding="utf-8")
+        if records:
+            plot_study(root / f"{name}.png", rows(self._study, records))
+        return written
+
+    @contextmanager
+    def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A progress bar for as long as the block lasts."""
+        task = self._progress.add_task(f"  {name}", total=total)
+        try:
+            yield lambda done: self._progress.update(task, completed=done)
+        finally:
+            self._progress.remove_task(task)
+
+
+def made_once(target: Path, make: Callable[[Path], Any]) -> Path:
+    """`target`, made now unless it is there: a file or a folder, whole or not at all."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.partial")
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        make(partial)
+        partial.rename(target)
+    return target
+
+
+def _exactly(estimate: Estimate) -> dict[str, Any]:
+    """Six digits, as the interval over seeds is computed of these."""
+    return {"value": round(estimate.value, 6), "ci95": [round(estimate.low, 6), round(estimate.high, 6)]}
