@@ -25,9 +25,9 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from preceptor_client.config import describe
 from preceptor_client.contract import Identifier
-from preceptor_trainer.config import Positive, Section
 from preceptor_trainer.demo.plan import DemoSize
 from preceptor_trainer.errors import TrainError, one_line
+from preceptor_trainer.section import Positive, Section
 
 _PACKAGED = Path(__file__).parent / "studies"
 
