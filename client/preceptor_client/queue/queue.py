@@ -38,7 +38,7 @@ from preceptor_client.queue.records import (
     read_outcome,
     read_task,
 )
-from preceptor_client.queue.riding import Ride, Trouble, blocking_read
+from preceptor_client.queue.riding import Ride, Trouble, blocking_read, end
 from preceptor_client.queue.steps import GROUP, IN_BYTES, Keys, Steps
 from preceptor_client.queue.together import Together
 
@@ -164,8 +164,7 @@ class CohortQueue:
                     given.update(outcome.entry_id for outcome in page)
                     yield page
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            await end(reading)
 
     async def forget(self, run: str, outcomes: Sequence[Outcome]) -> None:
         """Remove outcomes whose effect is durable; frees room for as many cohorts."""

@@ -28,6 +28,7 @@ ResultT = TypeVar("ResultT")
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
+_ASK_AGAIN_S = 0.05
 
 _KINDS: dict[str, TroubleKind] = {
     "OOM": "full",
@@ -140,12 +141,11 @@ class Ride:
             try:
                 result = await call()
             except (RedisError, OSError) as error:
+                _still_wanted(cancellations)
                 if (trouble := trouble_of(error)) is None:
                     raise
             else:
-                # `asyncio.wait_for` of Python 3.11, which redis-py sends with, can lose a cancellation.
-                if _cancellations() > cancellations:
-                    raise asyncio.CancelledError
+                _still_wanted(cancellations)
                 if failed_at is not None:
                     self._on_trouble(None)
                 return result
@@ -172,15 +172,30 @@ async def blocking_read(read: Awaitable[Any]) -> list[tuple[Any, dict[Any, Any]]
         answer = await read
     except RedisTimeoutError:
         answer = None
-    # As in `Ride.through`: a cancellation that was lost is still due.
-    if _cancellations() > cancellations:
-        raise asyncio.CancelledError
+    _still_wanted(cancellations)
     if not answer:
         return []
     entries: list[tuple[Any, dict[Any, Any]]] = (
         next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
     )
     return entries
+
+
+async def end(task: asyncio.Task[Any]) -> None:
+    """Cancel `task`, whatever it comes to, and wait until it has ended. Asks again, in case a cancellation is lost."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait((task,), timeout=_ASK_AGAIN_S)
+    if not task.cancelled():
+        task.exception()
+
+
+def _still_wanted(cancellations: int) -> None:
+    """Raises CancelledError if there were more cancellations than so many. One can be lost in `asyncio.wait_for` of
+    Python 3.11, which redis-py sends with, and is still due.
+    """
+    if _cancellations() > cancellations:
+        raise asyncio.CancelledError
 
 
 def _cancellations() -> int:

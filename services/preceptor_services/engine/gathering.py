@@ -1,11 +1,12 @@
 """Calls to one server that travel together.
 
     call -> alone, while the server has little in hand
-         -> with others of the same `Generation`, when a request's worth has gathered, when the server has room again,
-            or when a small part of the time has passed that a request takes there
+         -> with others of the same `Generation`, when a request's worth has gathered, when the server has room again
+            (the largest first, as many as there is room for), or when as much time has passed as a request takes there
 
 So the busier a server is, the larger the requests: it reads one of 64 prompts sooner than three of 20, and never idles
-while a prompt waits. In: a call's prompts. Out: its answers, and its share of what the request cost.
+while a prompt waits. What waits here would otherwise wait there, behind what the server has in hand.
+In: a call's prompts. Out: its answers, and its share of what the request cost.
 Guarantees: a call that is cancelled takes no other with it, and the request too if it was the last; a request that is
 refused for one prompt is put again call by call; the shares of the cost sum to it.
 Waits for: a place, and the server. Raises `EngineError`.
@@ -26,9 +27,8 @@ from preceptor_services.priority import Priority
 
 _ENOUGH = 2
 """Requests' worth of prompts that keep a server busy: one that it works on, and one on its way there or back."""
-_PATIENCE = 0.3
-"""Share of a request's time that a call waits for others, at most."""
-_LONGEST_S = 0.2
+_LONGEST_S = 1.0
+"""That a call waits for others, however long a request takes."""
 
 Place = Callable[[Priority], AbstractAsyncContextManager[None]]
 Put = Callable[[Sequence[Prompt], Generation], Awaitable[tuple[list[Answer], Usage]]]
@@ -112,9 +112,17 @@ class Gathering:
         if self._open.get(generation) is group:
             del self._open[generation]
 
+    def _fill(self) -> None:
+        """The largest groups leave, until the server has enough."""
+        coming = self._in_hand
+        for generation, group in sorted(self._open.items(), key=lambda item: -item[1].size):
+            if coming < _ENOUGH * group.calls[0].max_prompts:
+                coming += group.size
+                self._close(generation, group)
+
     async def _gather(self, generation: Generation, group: _Group) -> dict[Call, Part]:
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(_PATIENCE * self._request_s, _LONGEST_S)):
+            async with asyncio.timeout(min(self._request_s, _LONGEST_S)):
                 await group.leave.wait()
         self._close(generation, group)
         group.shared = len(group.calls) > 1
@@ -134,9 +142,7 @@ class Gathering:
                 self._request_s = clock() - began
         finally:
             self._in_hand -= len(prompts)
-            for generation, group in list(self._open.items()):
-                if self._in_hand < _ENOUGH * group.calls[0].max_prompts:
-                    self._close(generation, group)
+            self._fill()
         if len(calls) == 1:
             return {calls[0]: (answers, usage)}
         ends = list(accumulate((len(call.prompts) for call in calls), initial=0))

@@ -10,6 +10,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from preceptor_client.queue import QueueMisfit, QueueUnavailable, Ride, Trouble, blocking_read, trouble_of
+from preceptor_client.queue.riding import end
 
 
 @pytest.mark.parametrize(
@@ -135,13 +136,32 @@ async def swallowing() -> None:
         return
 
 
+async def failing_then() -> None:
+    """The same, and then the connection breaks."""
+    await swallowing()
+    raise exceptions.ConnectionError("closed")
+
+
 async def test_a_lost_cancellation_is_still_due() -> None:
-    for work in (Ride(Redis()).through(swallowing), blocking_read(swallowing())):
+    ride = Ride(Redis())
+    for work in (ride.through(swallowing), ride.through(failing_then), blocking_read(swallowing())):
         task = asyncio.ensure_future(work)
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_a_task_ends_though_it_loses_a_cancellation_and_whatever_it_comes_to() -> None:
+    async def going_on() -> None:
+        await swallowing()
+        await asyncio.Event().wait()
+
+    for work in (going_on(), failing_then()):
+        task = asyncio.create_task(work)
+        await asyncio.sleep(0)
+        await end(task)
+        assert task.done()
 
 
 async def test_a_task_that_is_being_cancelled_may_still_clean_up() -> None:

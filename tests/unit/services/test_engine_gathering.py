@@ -16,6 +16,7 @@ from preceptor_services.priority import Priority
 
 WORDS = Generation("completion", max_tokens=1)
 OTHER = Generation("completion", max_tokens=2)
+ANOTHER = Generation("completion", max_tokens=3)
 
 
 @dataclass
@@ -65,16 +66,21 @@ async def settled() -> None:
 
 
 @pytest.fixture
-async def busy(monkeypatch: pytest.MonkeyPatch) -> tuple[Server, Gathering]:
-    """A server with two requests' worth in hand, whose requests take long."""
-    monkeypatch.setattr("preceptor_services.engine.gathering._PATIENCE", 1.0)
+async def in_hand(monkeypatch: pytest.MonkeyPatch) -> tuple[Server, Gathering, list[Asked]]:
+    """A server whose requests take long, and the two requests' worth that it has in hand."""
     monkeypatch.setattr("preceptor_services.engine.gathering._LONGEST_S", 60.0)
     server = Server()
     gathering = Gathering(server.place, server.put)
     gathering._request_s = 60.0
-    await asked(gathering, call(*"abcd"), call(*"efgh"))
+    tasks = await asked(gathering, call(*"abcd"), call(*"efgh"))
     assert server.requests == [list("abcd"), list("efgh")]
-    return server, gathering
+    return server, gathering, tasks
+
+
+@pytest.fixture
+def busy(in_hand: tuple[Server, Gathering, list[Asked]]) -> tuple[Server, Gathering]:
+    """The same for those who ask for more."""
+    return in_hand[:2]
 
 
 def texts(asked: Asked) -> list[str]:
@@ -114,7 +120,16 @@ async def test_only_calls_that_are_asked_alike_travel_together(busy: tuple[Serve
     assert sorted(server.requests[2:]) == [["x", "z"], ["y"]]
 
 
-async def test_nobody_waits_longer_than_a_part_of_a_requests_time(busy: tuple[Server, Gathering]) -> None:
+async def test_what_there_is_room_for_leaves_the_largest_first(in_hand: tuple[Server, Gathering, list[Asked]]) -> None:
+    server, gathering, (first, _) = in_hand
+    await asked(gathering, call("x"), call(*"123", generation=OTHER), call("y", generation=ANOTHER))
+    first.cancel()
+    await settled()
+    # Four of two requests' eight prompts are in hand: there is room for three, then still for one.
+    assert server.requests[2:] == [list("123"), ["x"]]
+
+
+async def test_nobody_waits_longer_than_a_request_takes(busy: tuple[Server, Gathering]) -> None:
     server, gathering = busy
     gathering._request_s = 0.0
     await asked(gathering, call("x"))
