@@ -473,7 +473,7 @@ def test_an_evaluation_stops_at_a_bad_document_or_passes_over_it(locked: dict[st
     assert "documents.jsonl:1: not JSON" in ended.told
     assert ended.told.endswith("to pass over such documents set --bad-documents=skip")
     ended = evaluate(tmp_path, "--bad-documents=skip", f"--judge-url={locked['judge']}")
-    assert "documents.jsonl:1: not JSON" in "".join(ended.stderr.splitlines())
+    assert "documents.jsonl:1: not JSON" in ended.stderr
     assert "needs an API key" in ended.told, "the documents were read"
 
 

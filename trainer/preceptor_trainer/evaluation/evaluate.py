@@ -48,8 +48,9 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
     model, codec = load(plan.model)
     rival = load(plan.rival) if plan.rival else None
     read, n_tokens = (read_prompts, plan.data.suffix_tokens) if plan.prompts else (held_out, None)
+    say = partial(progress.console.print, soft_wrap=True, markup=False, highlight=False)
     try:
-        windows = read(plan.data, codec.encode, plan.windows, partial(progress.console.print, markup=False))
+        windows = read(plan.data, codec.encode, plan.windows, say)
     except DocumentError as error:
         options = {"path": "prompts" if plan.prompts else "data"}
         message = _OPTIONS.sub(lambda key: "--" + options.get(key[1], key[1]).replace("_", "-"), str(error))
