@@ -159,6 +159,8 @@ class Engine:
         )
 
     async def _all(self, calls: Sequence[_Call]) -> tuple[list[Answer], Usage]:
+        if len(calls) == 1:  # as most are: no task for it
+            return await self._answer(calls[0])
         parts = await asyncio.gather(*map(self._answer, calls))
         return [answer for part, _ in parts for answer in part], sum((usage for _, usage in parts), Usage())
 
