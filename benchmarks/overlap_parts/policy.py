@@ -13,7 +13,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from preceptor_trainer.config import (
     CheckpointConfig,
-    DataConfig,
     JudgeConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -22,6 +21,7 @@ from preceptor_trainer.config import (
     StalenessConfig,
     TrainConfig,
 )
+from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.nano.tokenizer import policy_tokenizer
 from preceptor_trainer.nano.world import vocabulary
 

@@ -25,8 +25,9 @@ from preceptor_client.contract import (
     ScheduleName,
 )
 from preceptor_client.contract.composition import check_guards
+from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.guards.config import OF_ROLLOUTS, OF_VERDICTS, PLACE, GuardsConfig, HeldOutGuard
-from preceptor_trainer.section import DataSource, NonNegative, Positive, Seconds, Section, Share, Weight
+from preceptor_trainer.section import NonNegative, Positive, Seconds, Section, Share, Weight
 
 ENV_PREFIX = "PRECEPTOR_TRAIN_"
 
@@ -37,45 +38,6 @@ class ModelConfig(Section):
 
     path: str
     """A Hugging Face directory or name, with its tokenizer."""
-
-
-class DataConfig(Section):
-    """Documents, and how each is split into a prefix and a suffix."""
-
-    source: DataSource = "jsonl"
-    path: str
-    """A file or a folder; for `huggingface` a data set's name or folder."""
-    split: str = "train"
-    """`huggingface` only."""
-    text_field: str = "text"
-    """The JSON key or column that holds a document's text."""
-    prefix_tokens: Positive = 1920
-    """Longest prefix; what comes before is cut off."""
-    min_prefix_tokens: Positive = 1
-    suffix_tokens: Positive = 128
-    epochs: Positive | None = None
-    """Passes over the documents, each with new splits; None repeats until the steps are done."""
-    shuffle_buffer: NonNegative = 0
-    """Documents held for shuffling; 0 keeps their order."""
-    seed: int = 0
-    """Of the splits and the shuffling alone, so that two runs with other seeds may see the same windows."""
-    max_document_chars: Positive = 10_000_000
-    """A longer document is a bad one: a whole file in one line, most likely."""
-    bad_documents: Literal["stop", "skip"] = "stop"
-    """What to do about a document that cannot be read: end the run, or count it and go on."""
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """Where the documents are."""
-        return (self.source, self.path, *([self.split] if self.source == "huggingface" else []))
-
-    @model_validator(mode="after")
-    def _prefix_sizes_fit(self) -> Self:
-        if self.min_prefix_tokens > self.prefix_tokens:
-            raise ValueError(
-                f"min_prefix_tokens ({self.min_prefix_tokens}) is above prefix_tokens ({self.prefix_tokens})"
-            )
-        return self
 
 
 class ControllerConfig(Section):
@@ -313,7 +275,7 @@ class TrainConfig(Section):
     def held_out(self, guard: HeldOutGuard) -> DataConfig:
         """The documents of `guard`."""
         given = guard.model_dump(include=set(PLACE), exclude_none=True)
-        return self.data.model_copy(update={"epochs": 1, "shuffle_buffer": 0, **given})
+        return self.data.in_order(**given)
 
     @model_validator(mode="after")
     def _guards_have_readings(self) -> Self:
@@ -323,8 +285,8 @@ class TrainConfig(Section):
             if name in blind:
                 raise ValueError(f"guards.{name} watches {blind[name]}: leave it out")
         guard = self.guards.held_out_nll
-        if guard and self.held_out(guard).place == self.data.place:
-            raise ValueError(f"guards.held_out_nll would read what is trained on ({self.data.path}): set its path")
+        if guard and (read := self.held_out(guard)).place in self.data.places:
+            raise ValueError(f"guards.held_out_nll would read what is trained on ({read.path}): set its path")
         return self
 
     @model_validator(mode="after")

@@ -43,7 +43,8 @@ from preceptor_client.queue import (
 from preceptor_client.stack import FolderInUse, sole_use
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
-from preceptor_trainer.data.documents import BadDocuments, DocumentError, stream_documents
+from preceptor_trainer.data.documents import PassedOver, stream_documents
+from preceptor_trainer.data.shards import DocumentError
 from preceptor_trainer.data.stream import Position, WindowStream, held_out
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError
@@ -161,7 +162,7 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     # The stream encodes in a thread of its own while the loop decodes: a tokenizer serves one thread at a time.
     encode = Codec(copy.deepcopy(tokenizer)).encode
     watch = Watch(config, telemetry, _held_out(config, codec, telemetry), state.guards if state else None)
-    passed_over = BadDocuments(telemetry.say)
+    passed_over = PassedOver(telemetry.say)
     documents = partial(stream_documents, passed_over=passed_over)
     start_at = state.position if state else Position()
     stream = WindowStream(config.data, encode, start=start_at, documents=documents)

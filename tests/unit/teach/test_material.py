@@ -12,7 +12,7 @@ import pytest
 from byte_model import byte_tokenizer
 from preceptor_client.contract import Mode, RubricSpec
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.config import DataConfig
+from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.teach.config import ExamConfig, SafetyConfig, VotesConfig
 from preceptor_trainer.teach.material import Labelled, Passage, Passages, SafetyLabels, read_labels, unanimous

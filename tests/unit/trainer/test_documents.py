@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor_trainer.config import DataConfig
-from preceptor_trainer.data.documents import BadDocuments, DocumentError, stream_documents
+from preceptor_trainer.data.config import DataConfig
+from preceptor_trainer.data.documents import PassedOver, stream_documents
+from preceptor_trainer.data.shards import DocumentError
 
 
-def texts(source: str, path: Path, passed_over: BadDocuments | None = None, **settings: str | int) -> list[str]:
+def texts(source: str, path: Path, passed_over: PassedOver | None = None, **settings: str | int) -> list[str]:
     config = DataConfig.model_validate({"source": source, "path": str(path), **settings})
-    documents = list(stream_documents(config, passed_over))
+    documents = list(stream_documents(config, passed_over=passed_over))
     assert [document.index for document in documents] == list(range(len(documents)))
     return [document.text for document in documents]
 
@@ -34,7 +35,7 @@ def test_jsonl_gives_one_document_a_line_and_passes_over_blank_lines(tmp_path: P
 def test_any_bytes_are_documents_or_a_named_line(lines: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("fuzz") / "a.jsonl"
     file.write_bytes(b'{"text": "good"}\n' + b"\n".join(lines))
-    passed_over = BadDocuments()
+    passed_over = PassedOver()
     kept = texts("jsonl", file, passed_over, bad_documents="skip")
     assert kept[0] == "good"
     "".join(kept).encode("utf-8")
@@ -87,7 +88,7 @@ def test_a_bad_line_is_named_with_its_file_and_number(tmp_path: Path, line: byte
     file.write_bytes(b'{"text": "good"}\n' + line + b"\n")
     with pytest.raises(DocumentError, match=message + ".*; to pass over such documents set data.bad_documents=skip"):
         texts("jsonl", file, max_document_chars=1000)
-    passed_over = BadDocuments()
+    passed_over = PassedOver()
     assert texts("jsonl", file, passed_over, max_document_chars=1000, bad_documents="skip") == ["good"]
     assert passed_over.counts.total() == 1
 
@@ -119,7 +120,7 @@ def test_what_is_over_the_limit_is_never_held_whole(tmp_path: Path) -> None:
     with (tmp_path / "b.txt").open("wb") as file:
         file.truncate(64 * 1024 * 1024)
     for source in ("jsonl", "text"):
-        passed_over = BadDocuments()
+        passed_over = PassedOver()
         tracemalloc.start()
         try:
             assert texts(source, tmp_path, passed_over, max_document_chars=1000, bad_documents="skip") == ["good"]
@@ -143,7 +144,7 @@ def test_bad_documents_are_passed_over_counted_by_reason_and_the_first_few_told(
     (tmp_path / "a.jsonl").write_bytes(good + b"".join(odd) * 2 + good)
     (tmp_path / "b.jsonl").symlink_to(tmp_path / "gone")
     told: list[str] = []
-    passed_over = BadDocuments(told.append)
+    passed_over = PassedOver(told.append)
     assert texts("jsonl", tmp_path, passed_over, bad_documents="skip") == ["good", "good"]
     assert passed_over.counts == {"not_json": 2, "not_utf8": 2, "no_text": 2, "not_text": 2, "unreadable": 1}
     assert [re.sub(r".*/(\S+): .*", r"\1", line) for line in told] == [f"a.jsonl:{line}" for line in range(2, 7)]
@@ -203,7 +204,7 @@ def test_a_parquet_file_that_is_damaged_or_cut_short_is_named_and_the_next_one_r
     whole = (tmp_path / "c.parquet").read_bytes()
     (tmp_path / "a.parquet").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "b.parquet").write_bytes(whole[:100] + b"\xff" * 60 + whole[160:])
-    passed_over = BadDocuments()
+    passed_over = PassedOver()
     kept = texts("parquet", tmp_path, passed_over, bad_documents="skip")
     assert kept[-3000:] == [f"t{number}" for number in range(3000)]
     assert passed_over.counts == {"unreadable": 2}
@@ -212,7 +213,7 @@ def test_a_parquet_file_that_is_damaged_or_cut_short_is_named_and_the_next_one_r
 def test_a_column_that_lies_about_its_encoding_is_told_by_row(tmp_path: Path) -> None:
     lying = pa.Array.from_buffers(pa.string(), 3, pa.array([b"one", b"\xff", b"two"], pa.binary()).buffers())
     pq.write_table(pa.table({"text": lying}), tmp_path / "a.parquet")
-    passed_over = BadDocuments()
+    passed_over = PassedOver()
     assert texts("parquet", tmp_path, passed_over, bad_documents="skip") == ["one", "two"]
     assert passed_over.counts == {"not_utf8": 1}
     with pytest.raises(DocumentError, match=r"a\.parquet:row 1: not UTF-8"):

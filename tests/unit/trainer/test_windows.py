@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preceptor_trainer.config import DataConfig
-from preceptor_trainer.data.documents import Document, DocumentError
+from preceptor_trainer.data.config import DataConfig
+from preceptor_trainer.data.documents import Document
+from preceptor_trainer.data.shards import DocumentError
 from preceptor_trainer.data.stream import Position, WindowStream
 from preceptor_trainer.data.windows import Window, WindowSizes, cut
 
@@ -61,7 +62,7 @@ def stream(texts: list[str], start: Position | None = None, **settings: object) 
         config,
         lambda text: [ord(letter) for letter in text],
         start=start or Position(),
-        documents=lambda _: documents(texts),
+        documents=lambda *_: documents(texts),
     )
 
 
@@ -124,7 +125,7 @@ def test_the_way_to_a_position_is_not_tokenised_and_earlier_epochs_are_not_read(
     config = DataConfig(path="here", prefix_tokens=4, suffix_tokens=2, epochs=3)
     passes, encoded = [], []
 
-    def read(_: DataConfig) -> Iterator[Document]:
+    def read(_: DataConfig, epoch: int) -> Iterator[Document]:
         passes.append(1)
         return documents(["abcdef"] * 10)
 

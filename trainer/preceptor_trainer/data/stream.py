@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
-from preceptor_trainer.config import DataConfig
-from preceptor_trainer.data.documents import BadDocuments, Document, DocumentError, stream_documents
+from preceptor_trainer.data.config import DataConfig
+from preceptor_trainer.data.documents import Document, PassedOver, stream_documents
+from preceptor_trainer.data.shards import DocumentError
 from preceptor_trainer.data.windows import Window, WindowSizes, cut
+
+_MIXTURE_PATIENCE = 10_000
+"""Documents of a mixture, which has no end, after which it is taken to hold none that is long enough."""
 
 
 @dataclass(frozen=True, order=True)
@@ -40,7 +44,7 @@ class WindowStream:
         encode: Callable[[str], Sequence[int]],
         *,
         start: Position = Position(),
-        documents: Callable[[DataConfig], Iterator[Document]] = stream_documents,
+        documents: Callable[[DataConfig, int], Iterator[Document]] = stream_documents,
     ) -> None:
         self._config = config
         self._encode = encode
@@ -55,7 +59,7 @@ class WindowStream:
         while config.epochs is None or epoch < config.epochs:
             windows = taken = 0
             shuffle = random.Random(f"{config.seed}/{epoch}")
-            documents = shuffled(self._documents(config), config.shuffle_buffer, shuffle)
+            documents = shuffled(self._documents(config, epoch), config.shuffle_buffer, shuffle)
             for taken, document in enumerate(documents, start=1):
                 if taken <= already:
                     continue
@@ -63,20 +67,25 @@ class WindowStream:
                 window = cut(ids, self._sizes, seed=config.seed, epoch=epoch, document=document.index)
                 if window is None:
                     self.skipped += 1
+                    if config.mixture and not windows and taken - already >= _MIXTURE_PATIENCE:
+                        raise self._too_short()
                 else:
                     windows += 1
                     yield window, Position(epoch, taken)
             if taken < already:
                 raise DocumentError(
-                    f"{config.path}: holds {taken} documents, and the run that is resumed had taken {already}: "
+                    f"{config.name}: holds {taken} documents, and the run that is resumed had taken {already}: "
                     "give it the documents that it began with"
                 )
             if not windows and not already:
-                raise DocumentError(
-                    f"{config.path}: no document has {self._sizes.min_prefix + self._sizes.suffix} tokens; "
-                    "lower data.suffix_tokens or data.min_prefix_tokens"
-                )
+                raise self._too_short()
             epoch, already = epoch + 1, 0
+
+    def _too_short(self) -> DocumentError:
+        return DocumentError(
+            f"{self._config.name}: no document has {self._sizes.min_prefix + self._sizes.suffix} tokens; "
+            "lower data.suffix_tokens or data.min_prefix_tokens"
+        )
 
 
 def held_out(
@@ -84,7 +93,7 @@ def held_out(
 ) -> list[Window]:
     """The first `count` windows, or as many as there are; `say` is told what was passed over. Raises `DocumentError`
     without any."""
-    documents = partial(stream_documents, passed_over=BadDocuments(say))
+    documents = partial(stream_documents, passed_over=PassedOver(say))
     return [window for window, _ in islice(WindowStream(config, encode, documents=documents), count)]
 
 

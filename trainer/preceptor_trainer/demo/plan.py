@@ -11,7 +11,6 @@ from pathlib import Path
 
 from preceptor_client.contract import RepetitionGate
 from preceptor_trainer.config import (
-    DataConfig,
     JudgeConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -21,6 +20,7 @@ from preceptor_trainer.config import (
     StalenessConfig,
     TrainConfig,
 )
+from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.nano.labelled import MIN_PREFIX_WORDS, PREFIX_WORDS, SUFFIX_WORDS
 
 

@@ -27,8 +27,9 @@ from preceptor_client.contract import JudgeRequest, JudgeResponse, Origin, Rubri
 from preceptor_client.errors import AuthenticationError, PreceptorError
 from preceptor_client.settings import ClientSettings
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.config import DataConfig
-from preceptor_trainer.data.documents import BadDocuments, DocumentError, stream_documents
+from preceptor_trainer.data.config import DataConfig
+from preceptor_trainer.data.documents import PassedOver, stream_documents
+from preceptor_trainer.data.shards import DocumentError
 from preceptor_trainer.data.stream import held_out
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError, one_line
@@ -110,7 +111,7 @@ def read_prompts(
 ) -> list[Window]:
     """The last tokens of the first `count` documents, without suffixes. Raises `DocumentError` for one without any."""
     prompts = []
-    for document in islice(stream_documents(data, BadDocuments(say)), count):
+    for document in islice(stream_documents(data, passed_over=PassedOver(say)), count):
         if not (ids := encode(document.text)):
             raise DocumentError(f"{data.path}: prompt {document.index + 1} is empty: take it out")
         prompts.append(Window(0, document.index, tuple(ids[-data.prefix_tokens :]), ()))

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from preceptor_client.contract import AxisName
 from preceptor_client.settings import ClientSettings
-from preceptor_trainer.config import DataConfig
+from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.section import NonNegative, Positive, Section
 
 

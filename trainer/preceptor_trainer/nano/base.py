@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from preceptor_trainer.config import DataConfig
+from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.data.documents import stream_documents
 from preceptor_trainer.nano.model import nano_llama
 from preceptor_trainer.nano.optimizer import NanoOptimizer

@@ -11,7 +11,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from preceptor_client.contract import Identifier
-from preceptor_trainer.config import CheckpointConfig, ComputeConfig, DataConfig, OptimizerConfig
+from preceptor_trainer.config import CheckpointConfig, ComputeConfig, OptimizerConfig
+from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.section import Positive, Section, Share
 from preceptor_trainer.teach.corruption import KINDS, Kind
 

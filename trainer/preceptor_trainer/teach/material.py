@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from preceptor_client.config import describe
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.config import DataConfig
+from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.data.stream import Position, WindowStream
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError, one_line
