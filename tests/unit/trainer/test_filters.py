@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import unicodedata
 from pathlib import Path
@@ -120,4 +121,31 @@ def test_a_source_of_which_nothing_is_wanted_is_an_error_that_says_so(tmp_path: 
     (tmp_path / "a.jsonl").write_text('{"text": "x"}\n' * 3)
     config = DataConfig(path=str(tmp_path), keep=Keep(min_chars=2))
     with pytest.raises(DocumentError, match=r"holds no document that data\.keep wants, of 3"):
+        list(stream_documents(config))
+
+
+def test_fields_from_a_file_beside_the_shard_decide_what_is_kept(tmp_path: Path) -> None:
+    for folder in ("documents", "quality_signals"):
+        (tmp_path / folder).mkdir()
+    documents = [f"text {number}" for number in range(4)]
+    signals = [{"quality_signals": json.dumps({"words": [[0, 9, float(number % 2)]]})} for number in range(4)]
+    (tmp_path / "documents" / "a.json.gz").write_bytes(
+        gzip.compress("".join(json.dumps({"raw_content": text}) + "\n" for text in documents).encode())
+    )
+    beside = tmp_path / "quality_signals" / "a.signals.json.gz"
+    beside.write_bytes(gzip.compress("".join(json.dumps(each) + "\n" for each in signals).encode()))
+    config = DataConfig.model_validate(
+        {
+            "path": str(tmp_path / "documents"),
+            "text_field": "raw_content",
+            "beside": {"/documents/": "/quality_signals/", ".json.gz": ".signals.json.gz"},
+            "keep": {"fields": [{"field": "quality_signals.words.0.2", "at_least": 1}]},
+        }
+    )
+    assert [document.text for document in stream_documents(config)] == ["text 1", "text 3"]
+    beside.write_bytes(gzip.compress(json.dumps(signals[1]).encode() + b"\n"))
+    with pytest.raises(DocumentError, match=r"a\.json\.gz:2: the file beside it \(data\.beside\) has no such line"):
+        list(stream_documents(config))
+    beside.unlink()
+    with pytest.raises(DocumentError, match=r"a\.signals\.json\.gz: cannot be read"):
         list(stream_documents(config))

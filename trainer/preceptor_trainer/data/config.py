@@ -48,7 +48,16 @@ class Source(Section):
     """`huggingface` only."""
     text_field: str = "text"
     """The JSON key or column that holds a document's text."""
+    beside: dict[str, str] = Field(default_factory=dict)
+    """`jsonl` only: more fields of the n-th document are in the n-th line of another file, whose name is the shard's
+    with these parts replaced (`{/documents/: /quality_signals/}`)."""
     keep: Keep = Keep()
+
+    @model_validator(mode="after")
+    def _only_lines_have_others_beside_them(self) -> Self:
+        if self.beside and self.source != "jsonl":
+            raise ValueError(f"beside is for jsonl, and the source is {self.source}")
+        return self
 
     @property
     def place(self) -> tuple[str, ...]:

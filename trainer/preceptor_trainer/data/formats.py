@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, BinaryIO, Literal
 
 from preceptor_trainer.data.config import DataConfig
@@ -44,14 +45,26 @@ def read_jsonl(shard: Shard, config: DataConfig) -> Iterator[Raw | Bad]:
     limit = _MOST_BYTES * config.max_document_chars + _CHUNK_BYTES  # the other fields need room too
     try:
         with shard.open() as file:
+            beside = _beside(shard, config, limit)
             for number, line in _lines(file, limit):
                 where = f"{shard}:{number}"
                 if line is None:
                     yield Bad("too_long", f"{where}: a line of more than {limit} bytes; see data.max_document_chars")
                 elif line.strip():
-                    yield _from_json(line, config, where)
+                    yield _from_json(line, next(beside, None), config, where)
+                    continue
+                next(beside, None)
     except OSError as error:
         yield _unreadable(shard, error)
+
+
+def _beside(shard: Shard, config: DataConfig, limit: int) -> Iterator[bytes | None]:
+    """The lines of the file with more fields, one for each of the shard's; those of a shard without one say nothing."""
+    if not config.beside:
+        yield from repeat(b"{}")
+    with shard.beside(config.beside).open() as file:
+        for _, line in _lines(file, limit):
+            yield line
 
 
 def _lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
@@ -67,12 +80,16 @@ def _lines(file: BinaryIO, limit: int) -> Iterator[tuple[int, bytes | None]]:
         yield number, None
 
 
-def _from_json(line: bytes, config: DataConfig, where: str) -> Raw | Bad:
+def _from_json(line: bytes, beside: bytes | None, config: DataConfig, where: str) -> Raw | Bad:
+    if beside is None:
+        return Bad("unreadable", f"{where}: the file beside it (data.beside) has no such line")
     try:
         record = json.loads(line.decode("utf-8"))
+        if config.beside and isinstance(record, dict):
+            record = {**json.loads(beside.decode("utf-8")), **record}
     except UnicodeDecodeError as error:
         return _not_utf8(where, error)
-    except (ValueError, RecursionError) as error:  # also numbers too long and nesting too deep
+    except (ValueError, TypeError, RecursionError) as error:  # also numbers too long and nesting too deep
         return Bad("not_json", f"{where}: not JSON ({error})")
     return text_of(record, config, where)
 
@@ -158,7 +175,7 @@ def _usable(text: str | None, record: Mapping[str, Any], config: DataConfig, whe
 
 
 def _unreadable(shard: Shard, error: OSError) -> Bad:
-    return Bad("unreadable", f"{shard}: cannot be read ({error.strerror or one_line(str(error))})")
+    return Bad("unreadable", f"{error.filename or shard}: cannot be read ({error.strerror or one_line(str(error))})")
 
 
 def _not_utf8(where: str, error: UnicodeDecodeError) -> Bad:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,15 @@ class Shard:
 
     def __str__(self) -> str:
         return self.name
+
+    def beside(self, replaced: Mapping[str, str]) -> Shard:
+        """The file of that name with some parts replaced."""
+        name = self.name
+        for part, other in replaced.items():
+            name = name.replace(part, other)
+        if name == self.name:
+            raise DocumentError(f"{name}: data.beside replaces no part of this name")
+        return Shard(name, self.system)
 
     @contextmanager
     def open(self, *, decompress: bool = True) -> Iterator[BinaryIO]:
