@@ -3,11 +3,12 @@
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format
+.PHONY: help setup demo test lint format docs
 help:
 	@echo "make demo    the whole loop on this machine, with a report at its end"
 	@echo "make test    the whole test suite, on real Redis and real vLLM"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    the documents as a website, in site/"
 	@echo "make setup   the environment alone"
 
 setup:
@@ -27,3 +28,9 @@ lint: setup
 format: setup
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+docs:
+	@test -x .venv-docs/bin/mkdocs || $(PYTHON) -m venv .venv-docs
+	@.venv-docs/bin/pip install -q --disable-pip-version-check --no-deps -r requirements/docs.lock
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q
+	@echo "site/index.html"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from preceptor_client.contract import (
     MAX_CANDIDATES,
@@ -205,13 +205,18 @@ class OptimizerConfig(Section):
     """Largest norm of the gradient; None never clips."""
 
 
+def _off(value: object) -> object:
+    """An `off` that YAML has read as False."""
+    return "off" if value is False else value
+
+
 class ComputeConfig(Section):
     """How an update is computed: what it gives is the same, up to rounding."""
 
     micro_cohorts: Positive | None = None
     """Cohorts per forward pass of each rank; gradients of the passes add up to the same update. None takes the whole
     step at once."""
-    shared_prefix: Literal["auto", "off"] = "auto"
+    shared_prefix: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = "auto"
     """Compute a cohort's prefix once for all its candidates, where the model is found to give the same numbers so."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the products of matrices, in the update; weights, moments and sums stay in float32."""

@@ -1,0 +1,109 @@
+"""The commands of the documents that need no more than a stack, as they stand there, on the real thing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from preceptor_client.stack import Stack, judge_part, rewrite_part
+
+if TYPE_CHECKING:
+    from conftest import TeacherServer
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+RUN = ("preceptor judge", "preceptor rewrite", "preceptor rubrics", "preceptor keys", "preceptor plan")
+POLICY = {
+    "vocab_size": 49152,
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "tie_word_embeddings": True,
+    "model_type": "llama",
+}
+DRY = ("preceptor train", "preceptor teach judge", "preceptor teach rewriter")
+
+
+def blocks(page: str, language: str = "") -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [block for found, block in fenced if found == language]
+
+
+def lines(*prefixes: str) -> list[str]:
+    """Each command once, as it stands, of those that begin so."""
+    pages = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+    found = [line for page in pages for block in blocks(page) for line in block.replace("\\\n", " ").splitlines()]
+    return list(dict.fromkeys(line.split(" #")[0].strip() for line in found if line.startswith(prefixes)))
+
+
+@pytest.fixture(scope="module")
+def desk(
+    stack: Stack, teacher_vllm: TeacherServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, str]]:
+    """A folder with the files that the documents speak of, and the environment in which their commands run."""
+    folder = tmp_path_factory.mktemp("desk")
+    store = [f"--store.url={redis_url}", f"--store.namespace={folder.name}"]
+    judge = stack.start(judge_part(folder / "services", teacher_vllm.url, teacher_vllm.model, overrides=store)).part.url
+    rewrite = stack.start(rewrite_part(folder / "services", teacher_vllm.url, teacher_vllm.model)).part.url
+    for name in ("configs", "benchmarks"):
+        (folder / name).symlink_to(ROOT / name)
+    (rubric,) = (block for block in blocks("docs/rubrics.md", "yaml") if block.startswith("# brevity.yaml"))
+    # The nano teacher knows no chat; what is asked of it is the same.
+    (folder / "brevity.yaml").write_text(
+        rubric.replace("endpoint: chat", "endpoint: completion").replace("system:", "#")
+    )
+    (harmless,) = blocks("docs/tutorial.md", "yaml")
+    (folder / "harmless.yaml").write_text(harmless)
+    cohort = {"prefix": "alice lives in", "candidates": ["paris .", "oslo ."]}
+    (folder / "cohorts.jsonl").write_text(json.dumps(cohort) + "\n")
+    (folder / "suffixes.jsonl").write_text(json.dumps({"prefix": "alice lives in", "suffix": "paris ."}) + "\n")
+    policy = folder / "runs" / "sip" / "final"
+    policy.mkdir(parents=True)
+    (policy / "config.json").write_text(json.dumps(POLICY))
+    environment = {"PRECEPTOR_JUDGE_URL": judge or "", "PRECEPTOR_REWRITE_URL": rewrite or ""}
+    return folder, environment
+
+
+def run(command: str, desk: tuple[Path, dict[str, str]]) -> subprocess.CompletedProcess[str]:
+    folder, environment = desk
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=folder,
+        env={**os.environ, **environment, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", lines(*RUN))
+def test_a_command_of_the_documents_does_what_it_says(command: str, desk: tuple[Path, dict[str, str]]) -> None:
+    done = run(command, desk)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", [line for line in lines(*DRY) if "--resume" not in line])
+def test_a_training_command_of_the_documents_resolves(command: str, desk: tuple[Path, dict[str, str]]) -> None:
+    done = run(command if "--dry-run" in command else f"{command} --dry-run", desk)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_tutorials_ten_texts_are_judged_by_its_rubric(desk: tuple[Path, dict[str, str]]) -> None:
+    (judging,) = (block for block in blocks("docs/tutorial.md") if "texts.jsonl" in block)
+    done = run(judging, desk)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers = [json.loads(line) for line in (desk[0] / "scores.jsonl").read_text().splitlines()]
+    verdicts = [verdict for answer in answers for verdict in answer["response"]["verdicts"]]
+    assert len(answers) == 10
+    assert {(verdict["axis"], verdict["status"], verdict["score"]) for verdict in verdicts} == {("harmless", "ok", 1.0)}
