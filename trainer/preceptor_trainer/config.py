@@ -25,6 +25,7 @@ from preceptor_client.contract import (
     ScheduleName,
 )
 from preceptor_client.contract.composition import check_guards
+from preceptor_client.tracing import TracingSettings
 from preceptor_trainer.guards.config import OF_ROLLOUTS, OF_VERDICTS, PLACE, GuardsConfig, HeldOutGuard
 from preceptor_trainer.section import DataSource, NonNegative, Positive, Seconds, Section, Share, Weight
 
@@ -304,6 +305,7 @@ class TrainConfig(Section):
     staleness: StalenessConfig = StalenessConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     guards: GuardsConfig = GuardsConfig()
+    tracing: TracingSettings = TracingSettings()
 
     @property
     def judged(self) -> bool:
