@@ -28,6 +28,7 @@ from preceptor_client.contract.composition import check_guards
 from preceptor_client.tracing import TracingSettings
 from preceptor_trainer.guards.config import OF_ROLLOUTS, OF_VERDICTS, PLACE, GuardsConfig, HeldOutGuard
 from preceptor_trainer.section import DataSource, NonNegative, Positive, Seconds, Section, Share, Weight
+from preceptor_trainer.trackers.config import LoggingConfig
 
 ENV_PREFIX = "PRECEPTOR_TRAIN_"
 
@@ -305,6 +306,7 @@ class TrainConfig(Section):
     staleness: StalenessConfig = StalenessConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     guards: GuardsConfig = GuardsConfig()
+    logging: LoggingConfig = LoggingConfig()
     tracing: TracingSettings = TracingSettings()
 
     @property

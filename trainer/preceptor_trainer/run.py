@@ -65,6 +65,7 @@ from preceptor_trainer.rollouts.vllm_engine import VllmEngine
 from preceptor_trainer.signals import until_signalled
 from preceptor_trainer.telemetry import Telemetry
 from preceptor_trainer.traces import CohortTraces
+from preceptor_trainer.trackers.trackers import Trackers, check_installed
 
 _STATUS_PATIENCE_S = 2.0
 
@@ -101,6 +102,7 @@ async def run(
     stop = stop or asyncio.Event()
     if config.deterministic and ranks.count > 1:
         raise TrainError("deterministic is for one rank: sums over several are rounded by their number")
+    check_installed(config.logging)
     try:
         with tracing.running(config.tracing, "preceptor-trainer"):
             return await _parts(config, start, stop, ranks)
@@ -164,7 +166,8 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     learner = _learner(config, model, ranks)
     if begun:
         restore(learner, *begun)
-    telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps))
+    trackers = resources.enter_context(Trackers(config, learner.version))
+    telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps, trackers.tell))
     traces = CohortTraces(config.run)
     resources.callback(traces.close)
     if learner.fallback and config.compute.shared_prefix != "off":

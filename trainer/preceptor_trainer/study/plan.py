@@ -33,7 +33,7 @@ from preceptor_trainer.planning.settings import AxisCost, PlanSettings
 from preceptor_trainer.planning.stages import engine_work, update_work
 from preceptor_trainer.study.definition import BASE, Study, StudySize, Variant
 
-_OPTIONAL = ("tracing",)
+_OPTIONAL = ("logging", "tracing")
 """Sections of the configuration that a run's id leaves out while they are as they are by default."""
 _SPARE = 2
 """Documents for each cohort that is trained on: those that tie are dropped and made up for."""
