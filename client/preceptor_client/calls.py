@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from preceptor_client import tracing
 from preceptor_client.config import describe
 from preceptor_client.contract import (
     API_VERSION,
@@ -71,7 +72,7 @@ class Call(Generic[AnswerT]):
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of `httpx.Client.request`."""
-        headers = {"X-Request-Id": self.request_id, **authorization(self.settings)}
+        headers = {"X-Request-Id": self.request_id, **authorization(self.settings), **tracing.headers()}
         content = None
         if self.message is not None:
             headers["Content-Type"] = "application/json"

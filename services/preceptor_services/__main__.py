@@ -16,6 +16,7 @@ from pathlib import Path
 
 import uvloop
 
+from preceptor_client import tracing
 from preceptor_client.config import ConfigError, load_config
 from preceptor_client.keys import KeysError
 from preceptor_client.queue import QueueMisfit
@@ -47,12 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_config(ServiceSettings, options.config, overrides, env_prefix=ENV_PREFIX)
         set_up(settings.log)
-        if options.service == "worker":
-            uvloop.run(_work(settings))
-        else:
-            port = options.port or {"judge": 8101, "rewrite": 8102}[options.service]
-            uvloop.run(_serve(options.service, settings, options.host, port))
-    except (ConfigError, KeysError, QueueMisfit, RubricError, ServingError) as error:
+        with tracing.running(settings.tracing, f"preceptor-{options.service}"):
+            if options.service == "worker":
+                uvloop.run(_work(settings))
+            else:
+                port = options.port or {"judge": 8101, "rewrite": 8102}[options.service]
+                uvloop.run(_serve(options.service, settings, options.host, port))
+    except (ConfigError, KeysError, QueueMisfit, RubricError, ServingError, tracing.TracingUnavailable) as error:
         print(f"{options.service}: {error}", file=sys.stderr)
         return 2
     return 0

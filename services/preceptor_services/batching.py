@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from preceptor_client import tracing
 from preceptor_client.contract import Usage
 from preceptor_services.engine import Answer, Engine, Generation, Prompt
 from preceptor_services.engine.gathering import shares
@@ -29,6 +30,7 @@ class _Question:
     deadline: float
     priority: Priority
     answered: asyncio.Future[tuple[Answer, Usage]]
+    span: tracing.Span
 
 
 class Batcher:
@@ -52,16 +54,19 @@ class Batcher:
 
         A batch goes with the highest priority of its questions.
         """
-        loop = asyncio.get_running_loop()
-        question = _Question(prompt, deadline, priority, loop.create_future())
+        with tracing.span("batched question") as span:
+            question = _Question(prompt, deadline, priority, asyncio.get_running_loop().create_future(), span)
+            return await self._asked(question, generation)
+
+    async def _asked(self, question: _Question, generation: Generation) -> tuple[Answer, Usage]:
         waiting = self._waiting.setdefault(generation, [])
         waiting.append(question)
         if len(waiting) >= self._max_prompts:
             self._send(generation)
         elif len(waiting) == 1:
-            loop.call_later(_WINDOW_S, self._send_if_free, generation)
+            asyncio.get_running_loop().call_later(_WINDOW_S, self._send_if_free, generation)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(question.deadline):
                 return await question.answered
         except TimeoutError:
             return Answer(error="the deadline passed before the engine answered"), Usage()
@@ -83,13 +88,14 @@ class Batcher:
             self._send_if_free(generation)
 
     async def _answer(self, questions: list[_Question], generation: Generation) -> None:
-        answers, usage = await self._engine.ask(
-            [question.prompt for question in questions],
-            generation,
-            deadline=max(question.deadline for question in questions),
-            max_prompts=self._max_prompts,
-            priority=min(question.priority for question in questions),
-        )
+        with tracing.shared("engine batch", [question.span for question in questions], {"prompts": len(questions)}):
+            answers, usage = await self._engine.ask(
+                [question.prompt for question in questions],
+                generation,
+                deadline=max(question.deadline for question in questions),
+                max_prompts=self._max_prompts,
+                priority=min(question.priority for question in questions),
+            )
         for question, answer, share in zip(questions, answers, shares(usage, [1] * len(questions)), strict=True):
             if not question.answered.done():
                 question.answered.set_result((answer, share))

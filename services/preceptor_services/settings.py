@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import NoDecode
 
 from preceptor_client.contract import MAX_SAMPLES, AxisName, Identifier, Order, Sampling, ScheduleName
+from preceptor_client.tracing import TracingSettings
 
 ENV_PREFIX = "PRECEPTOR_SERVICE_"
 
@@ -261,3 +262,4 @@ class ServiceSettings(Settings):
     web: WebSettings = WebSettings()
     auth: AuthSettings = AuthSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()

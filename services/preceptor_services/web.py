@@ -25,7 +25,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preceptor_client.contract import Health, Problem
-from preceptor_services import logs
+from preceptor_services import logs, traces
 from preceptor_services.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -173,6 +173,15 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["path"] in _OPERATIONS:
+            await self._answer(scope, receive, send)
+            return
+        with traces.requested(scope["method"], dict(scope["headers"])) as span:
+            status = await self._answer(scope, receive, send)
+            traces.answered(span, scope["method"], _route(scope), status)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """The status that was answered with."""
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
@@ -217,9 +226,10 @@ class Edge:
             )
         finally:
             self._note(scope, status, time.monotonic() - started)
+        return status
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "other")
+        route = _route(scope)
         self._metrics.requests.labels(route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)
         # What asks for health and metrics comes every few seconds, for ever.
@@ -227,3 +237,8 @@ class Edge:
         caller = getattr(scope["state"].get("caller"), "name", None)
         about = {"caller": caller, "route": route, "status": status, "duration_s": round(seconds, 6)}
         log.log(level, "%s %s: %d", scope["method"], route, status, extra=about)
+
+
+def _route(scope: Scope) -> str:
+    """The route's pattern, of which there are few."""
+    return getattr(scope.get("route"), "path", "other")

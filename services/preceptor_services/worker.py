@@ -25,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from preceptor_client import tracing
 from preceptor_client.queue import CohortQueue, Delivery
 from preceptor_services.assembly import Engines
 from preceptor_services.engine import EngineError
@@ -32,6 +33,7 @@ from preceptor_services.judging import Judge, Panel, UnjudgeableError
 from preceptor_services.metrics import Metrics
 from preceptor_services.priority import Priority
 from preceptor_services.quarantine import Quarantine, rest_s
+from preceptor_services.traces import delivered
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +122,14 @@ class Worker:
         self._metrics.in_hand.set(len(self._in_hand))
 
     async def _handle(self, held: _Held, stopped: asyncio.Task[bool]) -> None:
+        with delivered(held.delivery) as span:
+            result = await self._deal_with(held, stopped)
+            span.set({"result": result})
+            if result in ("buried", "handed_back"):
+                span.fail(result)
+        self._metrics.cohorts.labels(result).inc()
+
+    async def _deal_with(self, held: _Held, stopped: asyncio.Task[bool]) -> str:
         delivery, request = held.delivery, held.delivery.task.request
         name = f"cohort {request.cohort.id} of run {delivery.task.run}"
         try:
@@ -139,8 +149,9 @@ class Worker:
             result = await self._give_up(held, f"internal error {type(error).__name__}: {error}")
         else:
             held.judged = True
-            result = "settled" if await self._queue.settle(delivery, response) else "superseded"
-        self._metrics.cohorts.labels(result).inc()
+            with tracing.span("settle"):
+                result = "settled" if await self._queue.settle(delivery, response) else "superseded"
+        return result
 
     async def _give_up(self, held: _Held, error: str) -> str:
         held.judged = True

@@ -25,9 +25,11 @@ from preceptor_client.contract import (
     ScheduleName,
 )
 from preceptor_client.contract.composition import check_guards
+from preceptor_client.tracing import TracingSettings
 from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.guards.config import OF_ROLLOUTS, OF_VERDICTS, PLACE, GuardsConfig, HeldOutGuard
 from preceptor_trainer.section import NonNegative, Positive, Seconds, Section, Share, Weight
+from preceptor_trainer.trackers.config import LoggingConfig
 
 ENV_PREFIX = "PRECEPTOR_TRAIN_"
 
@@ -271,6 +273,8 @@ class TrainConfig(Section):
     staleness: StalenessConfig = StalenessConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     guards: GuardsConfig = GuardsConfig()
+    logging: LoggingConfig = LoggingConfig()
+    tracing: TracingSettings = TracingSettings()
 
     @property
     def judged(self) -> bool:

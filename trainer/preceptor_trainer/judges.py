@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from preceptor_client import tracing
 from preceptor_client.contract import Candidate, Cohort, JudgeRequest, JudgeResponse, JudgeTask
 from preceptor_client.queue import CohortQueue, QueueUnavailable
 from preceptor_trainer.codec import Codec
@@ -42,16 +43,24 @@ class Answered:
 
 
 class Judges:
-    """The judges of one run, which Redis knows as `run`. `count` is told `resubmitted` and `unknown`."""
+    """The judges of one run, which Redis knows as `run`. `count` is told `resubmitted` and `unknown`;
+    `traceparent` says of a cohort where in a trace it belongs."""
 
     def __init__(
-        self, queue: CohortQueue, run: str, config: JudgeConfig, codec: Codec, count: Callable[[str], None]
+        self,
+        queue: CohortQueue,
+        run: str,
+        config: JudgeConfig,
+        codec: Codec,
+        count: Callable[[str], None],
+        traceparent: Callable[[str], str | None] = lambda id: None,
     ) -> None:
         self.run = run
         self._queue = queue
         self._config = config
         self._codec = codec
         self._count = count
+        self._traceparent = traceparent
         self._unanswered: dict[str, tuple[PolicyCohort, float]] = {}
         self._doubt = asyncio.Event()
 
@@ -87,6 +96,7 @@ class Judges:
                     if cohort is None:
                         self._count("unknown")
                     else:
+                        tracing.record("verdict wait", parent=outcome.trace, since_s=outcome.answered_at_s)
                         yield Answered(cohort, outcome.response, outcome.dead)
                 await self._queue.forget(self.run, page)
 
@@ -135,4 +145,4 @@ class Judges:
             )
         except ValidationError:
             return None
-        return JudgeTask(run=self.run, request=request)
+        return JudgeTask(run=self.run, request=request, trace=self._traceparent(cohort.id))

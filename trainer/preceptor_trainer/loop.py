@@ -32,6 +32,7 @@ finishes its update, a checkpoint is kept, and all are cancelled.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
@@ -56,6 +57,7 @@ from preceptor_trainer.rollouts.engine import PolicyEngine
 from preceptor_trainer.sampling import Sampler
 from preceptor_trainer.stall import Stall, diagnose
 from preceptor_trainer.telemetry import METRICS_FILE, Telemetry
+from preceptor_trainer.traces import CohortTraces
 
 _STALL_S = 10.0
 """A learner that has waited so long for a batch says what for, and again after as long."""
@@ -75,6 +77,7 @@ class Parts:
     telemetry: Telemetry
     watch: Watch
     ledger: CohortLedger
+    traces: CohortTraces
 
 
 class TrainLoop:
@@ -92,6 +95,7 @@ class TrainLoop:
         self._telemetry = parts.telemetry
         self._watch = parts.watch
         self._ledger = parts.ledger
+        self._traces = parts.traces
         self._version = self._kept = self._learner.version
         self._buffer: CohortBuffer[PolicyCohort] = CohortBuffer(
             config.cohorts_per_step,
@@ -152,7 +156,7 @@ class TrainLoop:
             for cohort in cohorts:
                 await self._take_in(cohort, select_by_origin(cohort, self._config.objective), "candidates missing")
             return
-        with self._doing("queue", "there is no room in it"):
+        with self._doing("queue", "there is no room in it"), self._traces.submitting(cohorts):
             unfit = await self._judges.submit(cohorts)
         for cohort in unfit:
             await self._drop(cohort, Dropped.UNFIT, "one candidate only, or a text over the contract's limits")
@@ -175,6 +179,7 @@ class TrainLoop:
             await self._drop(cohort, selected, reason)
             return
         self._dropped_in_a_row = 0
+        self._traces.buffered(cohort.id)
         await self._buffer.answer(cohort.id, selected)
 
     async def _learn(self, halt: asyncio.Event) -> bool:
@@ -187,7 +192,7 @@ class TrainLoop:
             if batch is None:
                 return False
             self._boundary = None  # while the weights move there is nothing to keep
-            with self._telemetry.clock("updating"):
+            with self._telemetry.clock("updating"), self._traces.updating(version, batch):
                 update = await asyncio.to_thread(self._learner.update, batch)
             drifted = await self._watch.updated(self._learner.model, self._learner.version)
             self._boundary = self._trained(version, batch, update)
@@ -252,13 +257,16 @@ class TrainLoop:
             while len(group) < room and (window := await anext(prepared, None)) is not None:
                 self._buffer.admit(window.window.id, self._version)
                 self._issued[window.window.id] = window
+                self._traces.begin(window.window.id)
                 self._position = max(self._position, window.position)
                 group.append(window)
         return group
 
     async def _sample(self, group: Sequence[PreparedWindow]) -> list[PolicyCohort]:
+        since_s = time.time()
         with self._telemetry.clock("sampling"), self._doing("policy engine", "it is sampling"):
             cohorts = await self._sampler.sample(group, self._version, self._growth.rollouts)
+        self._traces.sampled(cohorts, since_s)
         for cohort in cohorts:
             await self._buffer.sampled(cohort.id, cohort.version)
         return cohorts
@@ -276,6 +284,7 @@ class TrainLoop:
 
     def _note_drop(self, id: str, what: str, reason: str) -> None:
         self._telemetry.count(what)
+        self._traces.dropped(id, what)
         self._drops.append((self._issued.pop(id).position, id, what, reason))
 
     def _write_drops(self) -> None:

@@ -14,12 +14,14 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol
 
 from pydantic import ValidationError
 
+from preceptor_client import tracing
 from preceptor_client.contract import Health, Origin, RewriteRequest, RewriteResponse
 from preceptor_client.errors import (
     AuthenticationError,
@@ -57,7 +59,8 @@ class _Asked:
 class RewriteAhead:
     """`count` is told what became of each rewrite as its window is given out: `rewrite_<outcome>`;
     `rewrite_unreachable` if there was no answer; `rewrite_unfit` if the text is not one that the service takes. `first`
-    are windows prepared before (by a run that is resumed), given out in front of the others as they are.
+    are windows prepared before (by a run that is resumed), given out in front of the others as they are. `traced` gives
+    the span of a window's rewrite.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class RewriteAhead:
         rewriter: Rewriter | None,
         count: Callable[[str], None],
         first: Sequence[PreparedWindow] = (),
+        traced: Callable[[str], AbstractContextManager[tracing.Span]] = lambda id: tracing.UNTRACED,
     ) -> None:
         self._windows = iter(windows)
         self._codec = codec
@@ -76,6 +80,7 @@ class RewriteAhead:
         self._asking = asyncio.Semaphore(config.concurrency)
         self._count = count
         self._first = first
+        self._traced = traced
         self._away_since: float | None = None
         self.waiting: str | None = None
         """The service that is waited for, and what was seen of it."""
@@ -105,7 +110,9 @@ class RewriteAhead:
     async def _prepare(self, window: Window, position: Position) -> _Asked:
         if self._rewriter is None:
             return _Asked(PreparedWindow(window, position, None))
-        rewrite, became = await self._rewrite(self._rewriter, window)
+        with self._traced(window.id) as span:
+            rewrite, became = await self._rewrite(self._rewriter, window)
+            span.set({"outcome": became})
         return _Asked(PreparedWindow(window, position, rewrite), f"rewrite_{became}")
 
     async def _rewrite(self, rewriter: Rewriter, window: Window) -> tuple[TokenCandidate | None, str]:

@@ -27,7 +27,7 @@ import torch
 from redis.exceptions import RedisError
 from transformers.utils import logging as transformers_logging
 
-from preceptor_client import AsyncPreceptorClient
+from preceptor_client import AsyncPreceptorClient, tracing
 from preceptor_client.config import dump_config
 from preceptor_client.queue import (
     CohortQueue,
@@ -65,6 +65,8 @@ from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine
 from preceptor_trainer.signals import until_signalled
 from preceptor_trainer.telemetry import Telemetry
+from preceptor_trainer.traces import CohortTraces
+from preceptor_trainer.trackers.trackers import Trackers, check_installed
 
 _STATUS_PATIENCE_S = 2.0
 
@@ -101,6 +103,16 @@ async def run(
     stop = stop or asyncio.Event()
     if config.deterministic and ranks.count > 1:
         raise TrainError("deterministic is for one rank: sums over several are rounded by their number")
+    check_installed(config.logging)
+    try:
+        with tracing.running(config.tracing, "preceptor-trainer"):
+            return await _parts(config, start, stop, ranks)
+    except tracing.TracingUnavailable as error:
+        raise TrainError(str(error)) from None
+
+
+async def _parts(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ranks) -> bool:
+    """One, or with pauses between them several. False if `stop` ended it; raises `Drifted` if a drift guard did."""
     try:
         while isinstance(ended := await _part(config, start, stop, ranks), Drifted):
             if not ended.pauses:
@@ -155,7 +167,10 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     learner = _learner(config, model, ranks)
     if begun:
         restore(learner, *begun)
-    telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps))
+    trackers = resources.enter_context(Trackers(config, learner.version))
+    telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps, trackers.tell))
+    traces = CohortTraces(config.run)
+    resources.callback(traces.close)
     if learner.fallback and config.compute.shared_prefix != "off":
         telemetry.say(f"updates compute a cohort's prefix once a candidate: {learner.fallback}")
     ledger = resources.enter_context(CohortLedger(config.out / LEDGER_FILE))
@@ -167,12 +182,14 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     start_at = state.position if state else Position()
     stream = WindowStream(config.data, encode, start=start_at, documents=documents)
     rewriter = await _rewriter(config, resources) if config.pool.rewrite else None
-    judges, queue_status = await _judges(config, codec, telemetry, resources) if config.judged else (None, _no_queue)
+    judges: Judges | None = None
+    queue_status: Callable[[], Awaitable[QueueStatus | None]] = _no_queue
+    if config.judged:
+        judges, queue_status = await _judges(config, codec, telemetry, traces, resources)
     engine = await _engine(config, learner, codec, telemetry, resources) if config.pool.rollouts else None
-    prepared = RewriteAhead(
-        stream, codec, config.rewrite, rewriter, telemetry.count, first=state.in_flight if state else ()
-    )
-    parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, watch, ledger)
+    first = state.in_flight if state else ()
+    prepared = RewriteAhead(stream, codec, config.rewrite, rewriter, telemetry.count, first, traces.rewriting)
+    parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, watch, ledger, traces)
     finished = await TrainLoop(config, parts, state).run(stop)
     telemetry.total("data", documents_too_short=stream.skipped, **passed_over.figures)
     return finished
@@ -209,7 +226,7 @@ def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:
 
 
 async def _judges(
-    config: TrainConfig, codec: Codec, telemetry: Telemetry, resources: AsyncExitStack
+    config: TrainConfig, codec: Codec, telemetry: Telemetry, traces: CohortTraces, resources: AsyncExitStack
 ) -> tuple[Judges, Callable[[], Awaitable[QueueStatus | None]]]:
     settings, url = config.judge, shown(config.judge.redis_url)
     # A Redis that goes away during the run is waited for; one that is not there at the start is not.
@@ -237,7 +254,8 @@ async def _judges(
     )
     name = name_in_redis(config.out, config.run)
     # A part of the run of its own, so that no verdict on other candidates can be taken for one on this part's.
-    judges = Judges(queue, f"{name}.{secrets.token_hex(4)}", settings, codec, telemetry.count)
+    part = f"{name}.{secrets.token_hex(4)}"
+    judges = Judges(queue, part, settings, codec, telemetry.count, traces.traceparent)
     for left_over in await queue.runs():
         if left_over.rpartition(".")[0] == name:
             await queue.withdraw(left_over)

@@ -14,7 +14,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
@@ -42,11 +42,14 @@ NO_VERDICTS = {"cohorts": 0, "calls": 0, "tokens": 0, "verdicts": 0, "abstained"
 
 class Telemetry:
     """Open it with `with`. `judged` and `count` may be called at any time between steps. What `metrics.jsonl` holds
-    already belongs to the run.
+    already belongs to the run. `tell` is told every line, those of an earlier part too.
     """
 
-    def __init__(self, out: Path, run: str, steps: int) -> None:
+    def __init__(
+        self, out: Path, run: str, steps: int, tell: Callable[[Mapping[str, Any]], None] = lambda line: None
+    ) -> None:
         self._out = out
+        self._tell = tell
         self._run = run
         self._steps = steps
         self._judge = Counter(NO_VERDICTS)
@@ -105,6 +108,7 @@ class Telemetry:
             self._add_to_totals({name: Counter(line[name]) for name in _SUMMED if name in line})
             self._totals["trained"].update(steps=1, cohorts=line["cohorts"], tokens=line["tokens"])
             self._earlier_s = line["elapsed_s"]
+            self._tell(line)
         return len(lines)
 
     def _elapsed_s(self) -> float:
@@ -190,7 +194,7 @@ class Telemetry:
         """Update `version` (from 0) trained on `batch`."""
         staleness = [version - cohort.version for cohort in batch]
         sums = {**self._sums(), **_origins(batch)}
-        line = {
+        line: dict[str, Any] = {
             "step": version + 1,
             "elapsed_s": self._elapsed_s(),
             "cohorts": len(batch),
@@ -204,8 +208,10 @@ class Telemetry:
             **({"guards": self._readings} if self._readings else {}),
             **sums,
         }
-        self._file.write(json.dumps(_rounded(line)).encode() + b"\n")
+        line = _rounded(line)
+        self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
+        self._tell(line)
         self._add_to_totals(sums)
         self._totals["trained"].update(steps=1, cohorts=len(batch), tokens=update.tokens)
         self._judge, self._counts = Counter(NO_VERDICTS), Counter()

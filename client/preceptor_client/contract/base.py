@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 API_VERSION = "v1"
 
@@ -19,6 +20,17 @@ AxisName = Annotated[str, Field(max_length=32, pattern=r"^[a-z][a-z0-9_]*$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 Deadline = Annotated[float, Field(strict=True, gt=0, le=3600)]
+
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def as_traceparent(text: str | None) -> str | None:
+    """`text` if it is a traceparent as W3C Trace Context has it (version 00), else None: work is not refused for it."""
+    return text if text and _TRACEPARENT.fullmatch(text) else None
+
+
+TraceParent = Annotated[str | None, AfterValidator(as_traceparent)]
+"""Where in a trace this belongs; None if it is not traced."""
 
 
 class Message(BaseModel):

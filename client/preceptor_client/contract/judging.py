@@ -20,6 +20,7 @@ from preceptor_client.contract.base import (
     Identifier,
     Message,
     Share,
+    TraceParent,
     Usage,
 )
 from preceptor_client.contract.cohort import Axis, Cohort
@@ -229,3 +230,4 @@ class JudgeTask(Message):
 
     run: Identifier
     request: JudgeRequest
+    trace: TraceParent = None

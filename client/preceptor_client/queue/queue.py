@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from preceptor_client import tracing
 from preceptor_client.contract import JudgeResponse, JudgeTask
 from preceptor_client.queue import scripts
 from preceptor_client.queue.connection import BLOCK_MS
@@ -87,7 +88,7 @@ class CohortQueue:
         self._ride = Ride(redis, patience_s=patience_s, on_trouble=on_trouble)
         self._step = Steps(redis, self._keys, self._ride)
         self._given: dict[str, set[str]] = {}
-        self._settle = Together(self.settle_many)
+        self._settle = Together(self._settle_all)
 
     async def submit(self, task: JudgeTask) -> bool:
         """Append `task`, waiting for room. False if this cohort of this run is known already: then nothing changes.
@@ -234,14 +235,18 @@ class CohortQueue:
 
         What is settled meanwhile by others goes with the next call, together.
         """
-        return await self._settle((delivery, response))
+        return await self._settle((delivery, response, tracing.traceparent()))
 
     async def settle_many(self, answers: Sequence[tuple[Delivery, JudgeResponse]]) -> list[bool]:
         """The same for each."""
+        trace = tracing.traceparent()
+        return await self._settle_all([(delivery, response, trace) for delivery, response in answers])
+
+    async def _settle_all(self, answers: Sequence[tuple[Delivery, JudgeResponse, str | None]]) -> list[bool]:
         settled: list[bool] = []
         items = (
-            (delivery.task.run, delivery.task.request.cohort.id, delivery.entry_id, _RESPONSE.dump_json(response))
-            for delivery, response in answers
+            (held.task.run, held.task.request.cohort.id, held.entry_id, trace or "", _RESPONSE.dump_json(response))
+            for held, response, trace in answers
         )
         for run, group in _groups(items):
             late = set(await self._step(scripts.SETTLE, run, *chain.from_iterable(group)))

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from preceptor_client.config import describe
 from preceptor_client.contract import Identifier, JudgeResponse, JudgeTask
+from preceptor_client.contract.base import as_traceparent
 
 Fields = Mapping[bytes, bytes]
 
@@ -30,6 +31,11 @@ class Delivery:
     last_error: str | None = None
     """Of the attempt before, if whoever had it handed it back with one."""
 
+    @property
+    def submitted_at_s(self) -> float:
+        """In seconds since 1970, by the clock of Redis."""
+        return written_at_s(self.entry_id)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -39,6 +45,13 @@ class Outcome:
     cohort_id: str
     response: JudgeResponse | None = None
     dead: str | None = None
+    trace: str | None = None
+    """The traceparent of whoever settled it, if that was traced."""
+
+    @property
+    def answered_at_s(self) -> float:
+        """In seconds since 1970, by the clock of Redis."""
+        return written_at_s(self.entry_id)
 
 
 @dataclass(frozen=True)
@@ -113,7 +126,7 @@ def read_outcome(entry_id: str, fields: Fields) -> Outcome:
         raise UnreadableEntry(describe(error), cohort=_identifier(cohort)) from None
     if response.cohort_id.encode() != cohort:
         raise UnreadableEntry("its response is another's", cohort=_identifier(cohort))
-    return Outcome(entry_id, response.cohort_id, response)
+    return Outcome(entry_id, response.cohort_id, response, trace=as_traceparent(as_text(fields.get(b"trace", b""))))
 
 
 def read_letter(entry_id: str, fields: Mapping[str, str]) -> DeadLetter:
@@ -126,9 +139,14 @@ def read_letter(entry_id: str, fields: Mapping[str, str]) -> DeadLetter:
         reason=fields.get("reason", ""),
         attempts=int(attempts) if attempts.isdecimal() and len(attempts) < 10 else 0,
         last_error=fields.get("error", ""),
-        at=int(entry_id.partition("-")[0]) / 1000,
+        at=written_at_s(entry_id),
         task=fields.get("task", ""),
     )
+
+
+def written_at_s(entry_id: str) -> float:
+    """When an entry was appended to its stream, in seconds since 1970, by the clock of Redis."""
+    return int(entry_id.partition("-")[0]) / 1000
 
 
 def printable(text: str) -> str:

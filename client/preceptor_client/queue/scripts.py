@@ -1,7 +1,7 @@
 """The atomic steps of the queue, as Lua for Redis >= 6.2. Each is whole or has not happened.
 
     <ns>:cohorts         stream: run, cohort, task. An entry goes when its task ends, so its length is what is open
-    <ns>:verdicts:<run>  stream: cohort, and response or dead (the reason)
+    <ns>:verdicts:<run>  stream: cohort, and response or dead (the reason); trace, where the answer was traced
     <ns>:known:<run>     hash: cohort -> its entry in `cohorts`, or `answered:` or `dead:` and its entry in `verdicts`
     <ns>:dead            stream: what was in the entry, then run, cohort, reason, attempts, error
     <ns>:letters         hash: run -> entries in `dead`
@@ -242,18 +242,20 @@ end
 """
 )
 
-# Replaces tasks by their responses, each once. ARGV: run, then cohort, entry and response of each. Returns the places
-# (from 0) of those that had ended already.
+# Replaces tasks by their responses, each once. ARGV: run, then cohort, entry, trace (or nothing) and response of each.
+# Returns the places (from 0) of those that had ended already.
 SETTLE = (
     _SHARED
     + """
 local run, names, late, ids, answers = ARGV[2], {}, {}, {}, {}
-for place = 3, #ARGV, 3 do names[#names + 1] = ARGV[place] end
+for place = 3, #ARGV, 4 do names[#names + 1] = ARGV[place] end
 local found = redis.call('HMGET', known(run), unpack(names))
 for place, cohort in ipairs(names) do
-  local id = ARGV[1 + 3 * place]
+  local id, trace = ARGV[4 * place], ARGV[1 + 4 * place]
   if found[place] == id and redis.call('XACK', cohorts, group, id) == 1 then
-    local stored = redis.call('XADD', verdicts(run), '*', 'cohort', cohort, 'response', ARGV[2 + 3 * place])
+    local answer = {'cohort', cohort, 'response', ARGV[2 + 4 * place]}
+    if trace ~= '' then answer[5], answer[6] = 'trace', trace end
+    local stored = redis.call('XADD', verdicts(run), '*', unpack(answer))
     answers[#answers + 1] = cohort
     answers[#answers + 1] = 'answered:' .. stored
     ids[#ids + 1] = id

@@ -16,6 +16,7 @@ import aiohttp
 import httpx
 from yarl import URL
 
+from preceptor_client import tracing
 from preceptor_services.engine.errors import EngineError
 from preceptor_services.engine.protocol import failure_of
 from preceptor_services.metrics import Metrics
@@ -63,7 +64,13 @@ class Pool:
         session = self._session = self._session or self._opened()
         timeout = aiohttp.ClientTimeout(total=patience_s, sock_connect=min(_CONNECT_S, patience_s))
         async with session.request(
-            method, url, data=content, timeout=timeout, allow_redirects=False, proxy=self._proxy
+            method,
+            url,
+            data=content,
+            timeout=timeout,
+            allow_redirects=False,
+            proxy=self._proxy,
+            headers=tracing.headers(),
         ) as reply:
             return Reply(reply.status, await reply.read(), reply.headers.get("Retry-After", ""))
 

@@ -20,6 +20,7 @@ from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
+from preceptor_client import tracing
 from preceptor_client.contract import Usage
 from preceptor_services.engine.errors import EngineError
 from preceptor_services.engine.protocol import Answer, Generation, Prompt
@@ -37,13 +38,14 @@ Part = tuple[list[Answer], Usage]
 
 @dataclass(eq=False)
 class Call:
-    """Prompts of one caller, at most `max_prompts`. `sent` once they have left."""
+    """Prompts of one caller, at most `max_prompts`. `sent` once they have left; `span` is the caller's, which waits."""
 
     prompts: Sequence[Prompt]
     generation: Generation
     priority: Priority
     max_prompts: int
     sent: bool = field(default=False, kw_only=True)
+    span: tracing.Span = field(default=tracing.UNTRACED, kw_only=True)
 
 
 @dataclass(eq=False)
@@ -138,7 +140,9 @@ class Gathering:
                 began = clock()
                 for call in calls:
                     call.sent = True
-                answers, usage = await self._put(prompts, calls[0].generation)
+                spans = [call.span for call in calls]
+                with tracing.shared("engine request", spans, {"prompts": len(prompts)}, kind="client"):
+                    answers, usage = await self._put(prompts, calls[0].generation)
                 self._request_s = clock() - began
         finally:
             self._in_hand -= len(prompts)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
+from preceptor_client import tracing
 from preceptor_client.contract import Usage
 from preceptor_services.engine.connection import Transport
 from preceptor_services.engine.errors import REPEATABLE, EngineError
@@ -165,6 +166,10 @@ class Engine:
         return [answer for part, _ in parts for answer in part], sum((usage for _, usage in parts), Usage())
 
     async def _answer(self, call: _Call) -> tuple[list[Answer], Usage]:
+        with tracing.span("engine call", {"prompts": len(call.prompts)}) as call.span:
+            return await self._outcome(call)
+
+    async def _outcome(self, call: _Call) -> tuple[list[Answer], Usage]:
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(call.deadline):
@@ -183,6 +188,7 @@ class Engine:
             return answers, cost
         cost = Usage(calls=len(call.prompts) if call.sent else 0)
         self._metrics.engine_failures.labels(error.kind).inc()
+        call.span.fail(error.kind)
         self._metrics.count_usage(cost)
         lost = self._silent_since(began) if error.kind == "timeout" else not error.of_the_prompt
         return [Answer(error=str(error), lost=lost)] * len(call.prompts), cost

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 
 from preceptor_client.contract import (
     AxisReport,
@@ -37,6 +38,7 @@ from preceptor_services.metrics import Metrics
 from preceptor_services.priority import Priority
 from preceptor_services.rubrics import Rubric, RubricBook
 from preceptor_services.settings import JudgingSettings
+from preceptor_services.traces import judging
 
 
 class UnjudgeableError(ValueError):
@@ -90,6 +92,12 @@ class Judge:
         """The verdicts on `request.cohort`, axis by axis, candidate by candidate. With `whole`, none that is `failed`
         because the engine was lost."""
         rubrics = self.check(request)
+        with judging(request, self._settings) as judged:
+            return judged(await self._judge(request, rubrics, priority, whole))
+
+    async def _judge(
+        self, request: JudgeRequest, rubrics: Sequence[Rubric], priority: Priority, whole: bool
+    ) -> JudgeResponse:
         teacher = self._engine.teacher
         clock = asyncio.get_running_loop().time
         started = clock()

@@ -9,7 +9,7 @@ import pytest
 
 from preceptor_client.stack import Endpoints
 from preceptor_trainer.errors import TrainError
-from preceptor_trainer.study.definition import Study, StudySize
+from preceptor_trainer.study.definition import Study, StudySize, load_study
 from preceptor_trainer.study.plan import StudyFolder, flops_of_a_step, grouped, plan_runs
 
 ENDPOINTS = Endpoints("redis://here:1/0", "http://teacher", "teacher", "http://judge", "http://rewrite", ())
@@ -108,3 +108,9 @@ def test_each_judge_is_started_once() -> None:
     runs = plan_runs(study({"name": "a", "teacher_steps": 300}, {"name": "b"}, {"name": "c", "hold": True}), seeds=2)
     groups = [(steps, [run.variant.name for run in group]) for steps, group in grouped(runs)]
     assert groups == [(None, ["base", "b", "c"] * 2), (300, ["a", "a"])]
+
+
+def test_runs_of_the_main_study_are_known_by_the_ids_that_their_results_are_kept_under() -> None:
+    base, *others = plan_runs(load_study("main"), seeds=1)
+    ids = {run.variant.name: run.id for run in others}
+    assert (base.id, ids["sip"]) == ("a7b0bea7fdc1", "aff3eea78235")

@@ -33,6 +33,8 @@ from preceptor_trainer.planning.settings import AxisCost, PlanSettings
 from preceptor_trainer.planning.stages import engine_work, update_work
 from preceptor_trainer.study.definition import BASE, Study, StudySize, Variant
 
+_OPTIONAL = ("logging", "tracing")
+"""Sections of the configuration that a run's id leaves out while they are as they are by default."""
 _SPARE = 2
 """Documents for each cohort that is trained on: those that tie are dropped and made up for."""
 
@@ -82,7 +84,7 @@ class Run:
             "start": self.variant.start,
             "teacher": self.variant.teacher_steps,
             "hold": self.variant.hold,
-            "config": self.plan and self.plan.model_dump(mode="json"),
+            "config": self.plan and _deciding(self.plan),
             "size": {
                 name: size[name]
                 for name in ("pretrain_documents", "pretrain_steps", "held_out", "judged", "second_steps")
@@ -122,6 +124,14 @@ class Run:
                 "checkpoint": CheckpointConfig(every=max(1, self.plan.steps // 4), keep=1),
             }
         )
+
+
+def _deciding(config: TrainConfig) -> dict[str, Any]:
+    """What of `config` a run's id depends on."""
+    fields = TrainConfig.model_fields
+    return config.model_dump(
+        mode="json", exclude={name for name in _OPTIONAL if getattr(config, name) == fields[name].default}
+    )
 
 
 def plan_runs(study: Study, seeds: int, only: Collection[str] = ()) -> list[Run]:
