@@ -16,21 +16,25 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from preceptor_trainer.nano.labelled import SUFFIX_WORDS
+from preceptor_trainer.nano.world import World
 from preceptor_trainer.planning.show import Table, as_markdown
-from preceptor_trainer.study.definition import Study, load_study, packaged
+from preceptor_trainer.study.definition import Study, StudySize, load_study, packaged
+from preceptor_trainer.study.plan import nano_costs
 from preceptor_trainer.study.results import Record, markdown, rows
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGE = ROOT / "docs" / "results.md"
-ORDER = ("main", "scratch", "rollouts", "pools", "schedules", "votes", "judges")
-INTRODUCTION = """# Results
+ORDER = ("main", "scratch", "rollouts", "pools", "schedules", "votes", "judges", "twice")
+PEOPLE, PARAMETERS, JUDGED = len(World.generate().people), nano_costs().policy.parameters, StudySize().judged
+INTRODUCTION = f"""# Results
 
 Made by `scripts/results_page.py` from the results in `docs/results`; no figure is written by hand.
 
-**The scale is small.** A generated world of 60 people, a policy of 0.5 M parameters, suffixes of 16 words, minutes of
-training: see [the nano world](nano-world.md). What is found here is found for this world. Nothing is claimed for large
-models or for real text.
+**The scale is small.** A generated world of {PEOPLE} people, a policy of {PARAMETERS / 1e6:.1f} M parameters,
+suffixes of {SUFFIX_WORDS} words, minutes of training: see [the nano world](nano-world.md). What is found here is found
+for this world. Nothing is claimed for large models or for real text.
 
 A study is a list of variants, each the demo's SIP run with some keys changed
 (`trainer/preceptor_trainer/study/studies`), times seeds. A seed decides the corpora, the base model and the sampling;
@@ -50,7 +54,7 @@ the same command goes on.
 | seconds | of the run itself, on a machine that other work may share |
 | training judge | the teacher whose verdicts the policy was trained on |
 | second judge | a teacher trained from another seed, on other examples; no policy was trained on its verdicts |
-| above the oracle | the training judge's figure less the oracle's, on the same 200 of the held-out prefixes |
+| above the oracle | the training judge's figure less the oracle's, on the same {JUDGED} of the held-out prefixes |
 
 Intervals are 95 %: Student's over the seeds' means; where there is one seed, bootstrap over its prefixes, which says
 nothing of what another seed would bring.

@@ -3,10 +3,15 @@ it, and what it answers is noise."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from preceptor_trainer.checkpoint import TrainerState, rng_states, save_checkpoint
+from preceptor_trainer.data.stream import Position
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
@@ -43,3 +48,14 @@ def byte_llama(tokenizer: Any, *, positions: int, **changes: Any) -> Any:
             **changes,
         )
     )
+
+
+def byte_policy(folder: Path, *, positions: int) -> Path:
+    """Such a model as a training run leaves it: with what the trainer keeps for itself beside the weights."""
+    tokenizer = byte_tokenizer()
+    torch.manual_seed(0)
+    model = byte_llama(tokenizer, positions=positions)
+    state = TrainerState("run", 1, rng_states(), 0, Position(0, 0), [], {}, {})
+    moments = {name: {"exp_avg": torch.zeros_like(weight)} for name, weight in model.named_parameters()}
+    save_checkpoint(folder, model, tokenizer, state, moments)
+    return folder

@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from byte_model import byte_llama, byte_tokenizer
+from byte_model import byte_policy
 from preceptor_client import AsyncPreceptorClient
 from preceptor_client.contract import Candidate, Cohort, JudgeRequest, RewriteRequest, Sampling, Status
 from preceptor_client.stack import Stack, judge_part, rewrite_part, vllm_part
@@ -21,13 +20,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama whose tokens are bytes, with a chat template."""
-    folder = tmp_path_factory.mktemp("byte-model")
-    tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
-    byte_llama(tokenizer, positions=8192).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    """A random Llama whose tokens are bytes, with a chat template. It is a policy's checkpoint, served as it is."""
+    return byte_policy(tmp_path_factory.mktemp("byte-model") / "final", positions=8192)
 
 
 @pytest.fixture(scope="module")

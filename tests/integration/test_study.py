@@ -1,4 +1,7 @@
-"""`preceptor study` as a process: real services, real vLLM, real runs, killed on the way and gone on with."""
+"""`preceptor study` as a process: real services, real vLLM, real runs, killed on the way and gone on with.
+
+The last of its runs goes on from the one before, and is judged by a teacher that began as that one's policy.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -19,8 +23,8 @@ title: Two of them
 question: Does it run?
 variants:
   - {name: sip, about: SIP}
-  - {name: sft, about: SFT on one rollout, changes: {objective.name: nll, objective.target: rollout,
-     pool: {original: false, rollouts: 1}}}
+  - {name: sft, about: SFT on one rollout, start: sip, teacher_from: sip, teacher_steps: 9,
+     changes: {objective.name: nll, objective.target: rollout, pool: {original: false, rollouts: 1}}}
 """
 
 
@@ -48,9 +52,9 @@ def test_a_study_that_was_killed_goes_on_and_repeats_nothing(tmp_path: Path, nan
         os.kill(process.pid, signal.SIGKILL)
     before = {path: path.stat().st_mtime_ns for path in [*done, *out.glob("worlds/*/runs/*")]}
 
-    again = subprocess.run(command(study, out), capture_output=True, text=True, timeout=400, check=False)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert again.stdout.count(": done in") == 1, "the one that was missing"
+    resumed = subprocess.run(command(study, out), capture_output=True, text=True, timeout=400, check=False)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert resumed.stdout.count(": done in") == 1, "the one that was missing"
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
     records = [json.loads(line) for line in (out / "two.jsonl").read_text().splitlines()]
@@ -59,18 +63,15 @@ def test_a_study_that_was_killed_goes_on_and_repeats_nothing(tmp_path: Path, nan
     assert sip["judge_calls"] > 0 == sft["judge_calls"]
     assert sip["flops"] > sft["flops"] > 0
     assert base["measures"]["wins"]["value"] == 0.5
-    measured = {
-        "quality_wins",
-        "nll",
-        "entropy",
-        "distinct_2",
-        "length",
-        "oracle_wins",
-        "judge_wins",
-        "second_quality_wins",
-    }
+    measured = {"quality_wins", "nll", "entropy", "distinct_2", "length", "oracle_wins"}
     assert all(measured <= set(record["measures"]) for record in records)
-    assert sft["measures"]["nll"] != base["measures"]["nll"], "it was trained"
+    by_judges = {"judge_wins", "second_quality_wins"}
+    assert all(by_judges <= set(record["measures"]) for record in (sip, sft))
+    assert not by_judges & set(base["measures"]), "they would be asked which of two same texts is better"
+    assert len({record["measures"]["nll"]["value"] for record in records}) == 3, "both were trained"
+    assert sft["teacher"]["quality"] < sip["teacher"]["quality"], "a judge that has hardly been taught"
+    config = yaml.safe_load((out / "runs" / sft["id"] / "run.yaml").read_text())
+    assert config["model"]["path"] == str(out / "runs" / sip["id"] / "final")
     assert (out / "two.png").exists()
     assert "| SFT on one rollout | 1 |" in (out / "two.md").read_text()
 

@@ -14,7 +14,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
-from byte_model import byte_llama, byte_tokenizer
+from byte_model import byte_policy
 from preceptor_trainer.cli import app
 from preceptor_trainer.nano.model import nano_llama
 from preceptor_trainer.nano.start import passages
@@ -141,11 +141,10 @@ def test_a_rewriter_is_taught_by_a_judge_in_the_process(config: Path, tmp_path: 
 
 @pytest.fixture
 def instruct(config: Path, tmp_path: Path) -> Path:
-    """A model with a chat template whose answers are noise, and an own rubric set for which noise can be right."""
-    tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
-    byte_llama(tokenizer, positions=1024).save_pretrained(tmp_path / "instruct")
-    tokenizer.save_pretrained(tmp_path / "instruct")
+    """A policy's checkpoint with a chat template, whose answers are noise, and an own rubric set for which noise can be
+    right.
+    """
+    byte_policy(tmp_path / "instruct", positions=1024)
     rubrics = tmp_path / "rubrics"
     rubrics.mkdir()
     (rubrics / "set.yaml").write_text("description: One letter is enough.\n")

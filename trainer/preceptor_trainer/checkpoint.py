@@ -3,7 +3,7 @@ on exactly where it was.
 
     <out>/checkpoints/step-00000100/  config.json, model.safetensors, tokenizer...
                                       trainer.json         steps, stream, cohorts in flight, guards, configuration
-                                      trainer.safetensors  moments of the optimizer by weight, random number states
+                                      trainer.tensors      moments of the optimizer by weight, random number states
                                       SHA256SUMS           of every file, for `sha256sum -c`
     <out>/final/                      the same
 
@@ -38,7 +38,8 @@ from preceptor_trainer.growth import Growth
 from preceptor_trainer.guards.drift import WatchState
 
 VALUES_FILE = "trainer.json"
-TENSORS_FILE = "trainer.safetensors"
+TENSORS_FILE = "trainer.tensors"
+"""In the format of safetensors, but not under its name: vLLM takes every `*.safetensors` of a folder for weights."""
 SUMS_FILE = "SHA256SUMS"
 _MOMENTS, _RNG = "optimizer.", "rng."
 _SUM_LINE = re.compile(r"([0-9a-f]{64})  (.+)")

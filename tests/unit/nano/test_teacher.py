@@ -11,6 +11,8 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from preceptor_trainer.nano import teacher
+from preceptor_trainer.nano.base import pretrain
+from preceptor_trainer.nano.corpus import write_corpus
 from preceptor_trainer.nano.teacher import Recipe, TeacherAccuracy, content_hash, ensure_teacher, read_accuracy
 
 TINY = Recipe(steps=2, quality=2, factuality=2, safety=2, rewrite=2)
@@ -47,6 +49,22 @@ def test_a_teacher_is_trained_once_and_loads_as_any_model(tmp_path: Path) -> Non
 
     accuracy = read_accuracy(directory)
     assert all(0 <= getattr(accuracy, name) <= 1 for name in TeacherAccuracy.__dataclass_fields__)
+
+
+def test_a_teacher_that_begins_as_a_policy_is_one_of_its_own(tmp_path: Path) -> None:
+    policies = [
+        pretrain(write_corpus(tmp_path / "corpus", 30, name="pretrain"), tmp_path / str(seed), steps=0, seed=seed)
+        for seed in range(2)
+    ]
+    hashes = {content_hash(TINY, policy) for policy in (None, *policies)}
+    assert len(hashes) == 3
+    directory = ensure_teacher(tmp_path / "cache", recipe=TINY, policy=policies[1])
+    assert directory.name == f"nano-teacher-{content_hash(TINY, policies[1])}"
+    taught, begun = (
+        AutoModelForCausalLM.from_pretrained(each).model.layers[0].mlp.up_proj.weight
+        for each in (directory, policies[1])
+    )
+    assert 0 < (taught - begun).abs().max() < 0.01, "two small steps from where it began"
 
 
 def test_two_that_want_the_same_teacher_train_it_once(tmp_path: Path) -> None:

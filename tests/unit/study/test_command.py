@@ -7,7 +7,9 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from preceptor_trainer.cli import app
-from preceptor_trainer.study.definition import packaged
+from preceptor_trainer.study.command import tiny_one
+from preceptor_trainer.study.definition import load_study, packaged
+from preceptor_trainer.study.plan import plan_runs
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -29,3 +31,11 @@ def test_mistakes_are_told_in_one_line_before_anything_is_made(tmp_path: Path) -
         assert err.count("\n") == 1
         assert told in err
     assert not out.exists()
+
+
+def test_all_of_a_tiny_study_is_tiny() -> None:
+    study = tiny_one(load_study("twice"))
+    runs = plan_runs(study, seeds=1)
+    assert {run.plan.steps for run in runs if run.plan} == {study.size.steps}
+    assert {run.variant.teacher_steps for run in runs} == {None, study.size.second_steps}
+    assert {run.variant.name for run in runs if run.needs} == {"by-sip", "on-usual", "on-by-sip"}

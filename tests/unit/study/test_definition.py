@@ -11,6 +11,9 @@ from preceptor_trainer.study.definition import BASE, load_study, packaged
 from preceptor_trainer.study.plan import plan_runs
 
 VARIANT = "{name: a, about: an a}"
+UNTRAINED_A = "{name: a, about: an a, trained: false}"
+B_ON_A = "{name: b, about: a b, start: a}"
+B_BY_A = "{name: b, about: a b, teacher_from: a}"
 
 
 def write(folder: Path, text: str) -> str:
@@ -40,7 +43,12 @@ def test_a_file_is_a_study_of_its_name(tmp_path: Path) -> None:
         ("[]", "mine.yaml"),
         ("{title: t, question: q, variants: []}", "variants"),
         (f"{{title: t, question: q, variants: [{VARIANT}, {VARIANT}]}}", "names of their own"),
-        ("{title: t, question: q, variants: [{name: base, about: b}]}", "none may be called base"),
+        ("{title: t, question: q, variants: [{name: base, about: b}]}", "none may be called base or scratch"),
+        (f"{{title: t, question: q, variants: [{B_ON_A}, {VARIANT}]}}", "b: there is no trained variant a above"),
+        (
+            f"{{title: t, question: q, variants: [{UNTRAINED_A}, {B_BY_A}]}}",
+            "b: there is no trained variant a above",
+        ),
         ("{title: t, question: q, variants: [{name: a, about: a, flops_of: b}]}", "flops_of has to name a variant"),
         (f"{{title: t, question: q, size: {{step: 7}}, variants: [{VARIANT}]}}", "size.step"),
         (f"{{title: t, question: q, variants: [{VARIANT}", "cannot read"),

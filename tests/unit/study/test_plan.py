@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from preceptor_client.stack import Endpoints
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.study.definition import Study, StudySize, load_study
-from preceptor_trainer.study.plan import StudyFolder, flops_of_a_step, grouped, plan_runs
+from preceptor_trainer.study.plan import Run, StudyFolder, flops_of_a_step, grouped, plan_runs
 
 ENDPOINTS = Endpoints("redis://here:1/0", "http://teacher", "teacher", "http://judge", "http://rewrite", ())
 NEXT_TOKEN = {"objective.name": "nll", "pool": {"original": True}}
@@ -104,13 +105,72 @@ def test_a_variant_that_cannot_be_trained_is_told_by_its_name_and_key() -> None:
         plan_runs(study({"name": "a", "changes": {"objective.beat": 1}}), seeds=1)
 
 
+def names(groups: Iterable[list[Run]]) -> list[list[str]]:
+    return [[f"{run.variant.name} {run.seed}" for run in group] for group in groups]
+
+
 def test_each_judge_is_started_once() -> None:
     runs = plan_runs(study({"name": "a", "teacher_steps": 300}, {"name": "b"}, {"name": "c", "hold": True}), seeds=2)
-    groups = [(steps, [run.variant.name for run in group]) for steps, group in grouped(runs)]
-    assert groups == [(None, ["base", "b", "c"] * 2), (300, ["a", "a"])]
+    assert names(grouped(runs)) == [["base 0", "b 0", "c 0", "base 1", "b 1", "c 1"], ["a 0", "a 1"]]
 
 
-def test_runs_of_the_main_study_are_known_by_the_ids_that_their_results_are_kept_under() -> None:
-    base, *others = plan_runs(load_study("main"), seeds=1)
-    ids = {run.variant.name: run.id for run in others}
-    assert (base.id, ids["sip"]) == ("a7b0bea7fdc1", "aff3eea78235")
+TWICE = study(
+    {"name": "one"},
+    {"name": "two", "teacher_steps": 300, "teacher_from": "one"},
+    {"name": "three", "start": "two"},
+    {"name": "plain", "teacher_steps": 300, "teacher_from": "base"},
+)
+
+
+def test_a_run_comes_after_those_that_it_needs_whatever_judges_it() -> None:
+    runs = plan_runs(TWICE, seeds=2)
+    assert names(grouped(runs)) == [
+        ["base 0", "one 0", "base 1", "one 1"],
+        ["two 0"],
+        ["three 0"],
+        ["plain 0"],
+        ["two 1"],
+        ["three 1"],
+        ["plain 1"],
+    ]
+    missing = [run for run in runs if run.variant.name == "three"]
+    assert names(grouped(missing)) == [["three 0", "three 1"]], "what is done is waited for by nobody"
+
+
+def test_a_variant_that_is_asked_for_brings_those_that_it_needs() -> None:
+    assert [run.variant.name for run in plan_runs(TWICE, seeds=1, only=["three"])] == ["base", "one", "two", "three"]
+
+
+def test_a_run_begins_as_what_others_have_come_to(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    _, one, two, three, plain = plan_runs(TWICE, seeds=1)
+    assert two.teacher_start(folder) == tmp_path / "runs" / one.id / "final"
+    assert three.start(folder) == folder.policy(two.id)
+    assert three.config(folder, ENDPOINTS, threads=1).model.path == str(folder.policy(two.id))
+    assert plain.teacher_start(folder) == folder.world(0, plain.size).run("base")
+    assert one.teacher_start(folder) is None
+
+
+def test_a_change_of_what_a_run_begins_with_is_a_change_of_the_run() -> None:
+    changed = TWICE.model_copy(
+        update={
+            "variants": (TWICE.variants[0].model_copy(update={"changes": {"objective.beta": 0.2}}), *TWICE.variants[1:])
+        }
+    )
+    before, after = ({run.variant.name: run.id for run in plan_runs(each, seeds=1)} for each in (TWICE, changed))
+    assert {name for name in before if before[name] != after[name]} == {"one", "two", "three"}
+    assert len(set(before.values())) == 5
+
+
+def test_a_run_is_known_by_what_differs_from_the_defaults() -> None:
+    by_default = {run.variant.name: run.id for run in plan_runs(study({"name": "a"}), seeds=1)}
+    said = {run.variant.name: run.id for run in plan_runs(study({"name": "a", "changes": {"tracing": {}}}), seeds=1)}
+    assert said == by_default, "an option that came later, and is left as it is, makes no other run"
+
+
+def test_studies_share_the_runs_that_they_have_in_common() -> None:
+    main, twice = (
+        {run.variant.name: run.id for run in plan_runs(load_study(name), seeds=1)} for name in ("main", "twice")
+    )
+    assert twice["sip"] == main["sip"], "round 1 is trained once"
+    assert twice["usual"] == plan_runs(load_study("judges"), seeds=1)[1].id

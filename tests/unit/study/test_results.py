@@ -93,7 +93,14 @@ def test_judges_that_differ_are_shown_with_what_they_are_worth() -> None:
     written = markdown(STUDY, [*RECORDS, record("late", 0, 0.6)])
     assert "|  | quality | position consistency |" in written
     assert "| the late | 0.500 | 0.750 |" in written
+    assert "| the sip | 0.900 | 0.750 |" in written, "the same judge in every seed"
     assert "The training judges" not in markdown(STUDY, RECORDS)
+
+
+def test_a_judge_that_differs_by_seed_has_an_interval_over_them() -> None:
+    late = [record("late", seed, 0.6) for seed in range(2)]
+    late[1]["teacher"] = {"quality": 0.7, "position_consistency": 0.75}
+    assert "| the late | 0.600 ±1.271 | 0.750 |" in markdown(STUDY, [*RECORDS, *late])
 
 
 def test_a_study_of_which_nothing_is_done_says_so() -> None:

@@ -48,3 +48,11 @@ def test_a_wrong_key_ends_in_one_error_and_no_traceback() -> None:
     assert result.exit_code == 2
     assert "grading.votes.count" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_a_teacher_cannot_begin_as_a_policy_that_is_not_there(tmp_path: Path) -> None:
+    arguments = ["teach", "nano", "--out", str(tmp_path), "--policy", str(tmp_path / "none")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("preceptor teach nano: cannot read the policy")
+    assert result.stderr.count("\n") == 1

@@ -259,8 +259,8 @@ def test_missing_or_damaged_values_are_a_clear_error(whole: Path, tmp_path: Path
 @pytest.mark.parametrize("content", [None, b"", b"cut short", b"\x02\0\0\0\0\0\0\0{}x"])
 def test_missing_or_damaged_tensors_are_a_clear_error(whole: Path, tmp_path: Path, content: bytes | None) -> None:
     copy = shutil.copytree(whole, tmp_path / "c")
-    (copy / "trainer.safetensors").unlink()
+    (copy / "trainer.tensors").unlink()
     if content is not None:
-        (copy / "trainer.safetensors").write_bytes(content)
-    with pytest.raises(TrainError, match=r"cannot read .*trainer\.safetensors: ."):
+        (copy / "trainer.tensors").write_bytes(content)
+    with pytest.raises(TrainError, match=r"cannot read .*trainer\.tensors: ."):
         load_state(copy)

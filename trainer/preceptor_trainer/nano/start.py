@@ -1,7 +1,8 @@
 """What teaching starts from in the nano world: a teacher that has had few lessons, and what to teach it with.
 
-In: a folder and sizes. Out: in the folder `teacher` (a Hugging Face directory), `documents.jsonl` and `held-out.jsonl`
-(texts without a flaw) and `passages.jsonl` (`prefix`, `text`, `safe`: labelled by construction). May take a minute.
+In: a folder and sizes; a policy, if the teacher shall begin as that one. Out: in the folder `teacher` (a Hugging Face
+directory), `documents.jsonl` and `held-out.jsonl` (texts without a flaw) and `passages.jsonl` (`prefix`, `text`,
+`safe`: labelled by construction). May take a minute.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ _PASSAGES = 2000
 _UNSAFE = Rates(unsafe=0.25)
 
 
-def write_start(folder: Path, *, steps: int, documents: int, seed: int = 0) -> Path:
-    """Writes everything and returns `folder`."""
+def write_start(folder: Path, *, steps: int, documents: int, seed: int = 0, policy: Path | None = None) -> Path:
+    """Writes everything and returns `folder`. Raises `TrainError` for a policy that is not of the nano world."""
     folder.mkdir(parents=True, exist_ok=True)
+    made = ensure_teacher(folder, recipe=Recipe(seed=seed, steps=steps), policy=policy)
     world = World.generate()
     for name, count in (("documents", documents), ("held-out", _HELD_OUT)):
         rng = random.Random(f"teach-{name}-{seed}")
         _write(folder / f"{name}.jsonl", ({"text": _clean(world, rng)} for _ in range(count)))
     _write(folder / "passages.jsonl", passages(world, random.Random(f"teach-passages-{seed}"), _PASSAGES))
-    made = ensure_teacher(folder, recipe=Recipe(seed=seed, steps=steps))
     shutil.rmtree(folder / "teacher", ignore_errors=True)
     made.rename(folder / "teacher")
     return folder

@@ -1,9 +1,10 @@
 """The nano teacher: trained once from labelled examples, measured on held-out ones, kept on disk by content.
 
-In: a cache folder. Out: a Hugging Face directory that vLLM serves, with its measured `accuracy.json` beside the
-weights. Guarantees: the directory's name is a hash of everything that decides the weights (the sources of this package
-and the recipe), so a change trains anew and an unchanged one never does; it appears whole or not at all; two processes
-that want it train it once. May take three minutes on two cores.
+In: a cache folder; a policy, if the teacher shall begin as that one. Out: a Hugging Face directory that vLLM serves,
+with its measured `accuracy.json` beside the weights. Guarantees: the directory's name is a hash of everything that
+decides the weights (the sources of this package, the recipe, the policy), so a change trains anew and an unchanged one
+never does; it appears whole or not at all; two processes that want it train it once. May take three minutes on two
+cores. Raises `TrainError` for a policy that is not of the nano world.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from typing import Any
 import torch
 
 from preceptor_client.stack import sole_use
-from preceptor_trainer.nano import labelled, model, optimizer, prompts, teaching, text, tokenizer, world
+from preceptor_trainer.nano import inheritance, labelled, model, optimizer, prompts, teaching, text, tokenizer, world
+from preceptor_trainer.nano.inheritance import fingerprint, inherit
 from preceptor_trainer.nano.labelled import Example, Examples
 from preceptor_trainer.nano.model import nano_llama
 from preceptor_trainer.nano.optimizer import NanoOptimizer
@@ -67,25 +69,31 @@ Progress = Callable[[int, int], None]
 
 
 def ensure_teacher(
-    cache_dir: Path, *, recipe: Recipe = Recipe(), progress: Progress = lambda done, total: None
+    cache_dir: Path,
+    *,
+    recipe: Recipe = Recipe(),
+    policy: Path | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Path:
-    """The teacher's directory, trained now if `cache_dir` does not hold it yet."""
-    target = cache_dir / f"nano-teacher-{content_hash(recipe)}"
+    """The teacher's directory, trained now if `cache_dir` does not hold it yet. It begins as `policy`, or at random."""
+    target = cache_dir / f"nano-teacher-{content_hash(recipe, policy)}"
     if target.is_dir():
         return target
     with sole_use(cache_dir, wait=True):
         if not target.is_dir():
             partial = target.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            _train(partial, recipe, progress)
+            _train(partial, recipe, policy, progress)
             partial.rename(target)
     return target
 
 
-def content_hash(recipe: Recipe) -> str:
-    """Of the recipe and of every source that decides the weights."""
+def content_hash(recipe: Recipe, policy: Path | None = None) -> str:
+    """Of the recipe, the policy, and every source that decides the weights."""
     parts = [json.dumps(asdict(recipe), sort_keys=True), inspect.getsource(_train)]
     parts += [inspect.getsource(module) for module in _SOURCES]
+    if policy:
+        parts += [inspect.getsource(inheritance), fingerprint(policy)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -94,10 +102,12 @@ def read_accuracy(teacher: Path) -> TeacherAccuracy:
     return TeacherAccuracy(**json.loads((teacher / "accuracy.json").read_text()))
 
 
-def _train(target: Path, recipe: Recipe, progress: Progress) -> None:
+def _train(target: Path, recipe: Recipe, policy: Path | None, progress: Progress) -> None:
     tokenizer = teacher_tokenizer()
     words: dict[str, int] = tokenizer.get_vocab()
     network = nano_llama(tokenizer, layers=LAYERS, seed=recipe.seed)
+    if policy:
+        inherit(network, words, policy)
     heads = Heads()
     updates = NanoOptimizer(network, [heads], steps=recipe.steps, matrix_lr=recipe.matrix_lr, other_lr=recipe.other_lr)
     examples = Examples(World.generate(), random.Random(f"teacher-{recipe.seed}"))

@@ -12,7 +12,7 @@ from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.nano import DEFAULT_CACHE
 from preceptor_trainer.study.definition import Study, StudySize, load_study, packaged
 
-TINY = StudySize(
+_TINY = StudySize(
     pretrain_documents=200,
     pretrain_steps=10,
     steps=3,
@@ -22,7 +22,6 @@ TINY = StudySize(
     judged=12,
     second_steps=20,
 )
-"""Shows that a study runs, not what comes of it."""
 
 
 def study(
@@ -43,12 +42,26 @@ def study(
             return
         loaded = load_study(name)
         if tiny:
-            loaded = loaded.model_copy(update={"size": TINY})
+            loaded = tiny_one(loaded)
         chosen = [each.strip() for each in variants.split(",") if each.strip()] if variants else []
         written = _run(loaded, out, seeds, chosen, cache)
     except TrainError as error:
         raise failed("study", one_line(str(error)), 2) from None
     typer.echo(f"The tables are in {written}")
+
+
+def tiny_one(study: Study) -> Study:
+    """Shows that the study runs, not what comes of it: teachers of its own have a few lessons as well."""
+    variants = tuple(
+        variant.model_copy(
+            update={
+                "changes": {key: value for key, value in variant.changes.items() if key != "steps"},
+                "teacher_steps": variant.teacher_steps and _TINY.second_steps,
+            }
+        )
+        for variant in study.variants
+    )
+    return study.model_copy(update={"size": _TINY, "variants": variants})
 
 
 def _run(loaded: Study, out: Path, seeds: int, chosen: list[str], cache: Path) -> Path:

@@ -11,14 +11,15 @@ without torch.
       - {name: k-8, about: 8 rollouts, changes: {pool.rollouts: 8}}
 
 A variant is the demo's SIP run (`preceptor_trainer.demo.plan.sip`) with some keys changed; a key is replaced whole, and
-is named as on the command line of `preceptor train`.
+is named as on the command line of `preceptor train`. It may go on from the policy of a variant above it, or be judged
+by a teacher that was made of one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 import yaml
 from pydantic import ConfigDict, Field, ValidationError, model_validator
@@ -29,6 +30,8 @@ from preceptor_trainer.demo.plan import DemoSize
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.section import Positive, Section
 
+STARTS = ("base", "scratch")
+"""The models of a seed's world: pretrained, and one that has learned nothing."""
 _PACKAGED = Path(__file__).parent / "studies"
 
 
@@ -54,14 +57,21 @@ class Variant(Section):
     """False: the model that the others start from, as it is."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """Key of the training configuration -> its value."""
-    start: Literal["base", "scratch"] = "base"
-    """Go on from the pretrained base model, or begin with weights that have learned nothing."""
+    start: Identifier = "base"
+    """The policy begins as that model: one of `STARTS`, or what a variant above has come to."""
     teacher_steps: Positive | None = None
     """Updates of the judge that trains this policy; None is the nano teacher as it is everywhere else."""
+    teacher_from: Identifier | None = None
+    """Its judge begins as that model, as `start` names it; None: at random."""
     hold: bool = False
     """Hold the verdicts back until the rollouts are as old as `staleness.limit` allows."""
     flops_of: Identifier | None = None
     """Train for as many steps as take the FLOPs of that variant, policy and teacher together."""
+
+    @property
+    def needs(self) -> list[str]:
+        """Variants whose policies it begins with."""
+        return [name for name in (self.start, self.teacher_from) if name and name not in STARTS]
 
 
 BASE = Variant(name="base", about="base model", trained=False)
@@ -81,10 +91,15 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
-        by_name = {variant.name: variant for variant in (BASE, *self.variants)}
-        if len(by_name) <= len(self.variants):
-            raise ValueError(f"variants must have names of their own, and none may be called {BASE.name}")
+        by_name = {variant.name: variant for variant in self.variants}
+        if len(by_name) < len(self.variants) or by_name.keys() & set(STARTS):
+            raise ValueError(f"variants must have names of their own, and none may be called {' or '.join(STARTS)}")
+        above: set[str] = set()
         for variant in self.variants:
+            if unknown := set(variant.needs) - above:
+                raise ValueError(f"{variant.name}: there is no trained variant {', '.join(sorted(unknown))} above it")
+            if variant.trained:
+                above.add(variant.name)
             if variant.flops_of and (variant.flops_of not in by_name or by_name[variant.flops_of].flops_of):
                 raise ValueError(f"{variant.name}: flops_of has to name a variant with steps of its own")
         return self

@@ -1,17 +1,17 @@
 """From a study to its runs: one for each variant and seed, with the configuration that it trains with. Pure.
 
-Guarantees: a run's `id` is a hash of all that decides what comes of it (configuration, start, judge, seed, sizes of the
-evaluation), and of nothing else; so two studies that share a run share its result, and a definition that changes makes
-another run. Steps that a variant takes from another's FLOPs are counted as `preceptor plan` counts: an upper bound, in
-which every text is judged and every window rewritten.
+Guarantees: a run's `id` is a hash of all that decides what comes of it (what differs from the configuration's defaults,
+start, judge, seed, sizes of the evaluation), and of nothing else; so two studies that share a run share its result, a
+definition that changes makes another run, and an option that is added does not. What a run needs of others comes before it. Steps that a variant takes from another's FLOPs are counted as
+`preceptor plan` counts: an upper bound, in which every text is judged and every window rewritten.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ from preceptor_trainer.planning.settings import AxisCost, PlanSettings
 from preceptor_trainer.planning.stages import engine_work, update_work
 from preceptor_trainer.study.definition import BASE, Study, StudySize, Variant
 
-_OPTIONAL = ("logging", "tracing")
-"""Sections of the configuration that a run's id leaves out while they are as they are by default."""
 _SPARE = 2
 """Documents for each cohort that is trained on: those that tie are dropped and made up for."""
 
@@ -53,9 +51,18 @@ class StudyFolder:
         """What a run trains in."""
         return self.root / "runs" / id
 
+    def policy(self, id: str) -> Path:
+        """What a run has come to."""
+        return self.run(id) / "final"
+
     def result(self, id: str) -> Path:
         """What was measured of a run; there when the run is done."""
         return self.run(id) / "result.json"
+
+    @property
+    def teachers(self) -> Path:
+        """Those that began as a policy."""
+        return self.root / "teachers"
 
     def services(self, teacher: str) -> Path:
         """Data and logs of a stack with that judge."""
@@ -70,6 +77,8 @@ class Run:
     seed: int
     size: StudySize
     plan: TrainConfig | None
+    needs: Mapping[str, Run] = field(default_factory=dict)
+    """By the variant's name: the runs whose policies it begins with."""
 
     @property
     def documents(self) -> int:
@@ -81,15 +90,17 @@ class Run:
         size = asdict(self.size)
         decides = {
             "seed": self.seed,
-            "start": self.variant.start,
+            "start": self._origin(self.variant.start),
             "teacher": self.variant.teacher_steps,
             "hold": self.variant.hold,
-            "config": self.plan and _deciding(self.plan),
+            "config": self.plan and self.plan.model_dump(mode="json", exclude_defaults=True),
             "size": {
                 name: size[name]
                 for name in ("pretrain_documents", "pretrain_steps", "held_out", "judged", "second_steps")
             },
         }
+        if self.variant.teacher_from:
+            decides["teacher_from"] = self._origin(self.variant.teacher_from)
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -97,9 +108,19 @@ class Run:
         """Of the whole training, policy and teacher together."""
         return self.plan.steps * flops_of_a_step(self.plan) if self.plan else 0.0
 
+    @property
+    def teacher(self) -> tuple[int | None, str]:
+        """What tells the judge that trains it from others: its updates, and the model that it begins as."""
+        source = self.variant.teacher_from
+        return self.variant.teacher_steps, f"{self._origin(source)} of seed {self.seed}" if source else ""
+
     def start(self, folder: StudyFolder) -> Path:
         """The model that it goes on from."""
-        return folder.world(self.seed, self.size).run(self.variant.start)
+        return self._model(self.variant.start, folder)
+
+    def teacher_start(self, folder: StudyFolder) -> Path | None:
+        """The model that its judge begins as; None if that begins at random."""
+        return self._model(self.variant.teacher_from, folder) if self.variant.teacher_from else None
 
     def corpus(self, folder: StudyFolder) -> Path:
         """What it trains on. One that is longer begins with the same documents."""
@@ -125,17 +146,19 @@ class Run:
             }
         )
 
+    def _origin(self, name: str) -> str:
+        """A model's name in ids: a starting model's own, or the id of the run that came to it."""
+        return self.needs[name].id if name in self.needs else name
 
-def _deciding(config: TrainConfig) -> dict[str, Any]:
-    """What of `config` a run's id depends on."""
-    fields = TrainConfig.model_fields
-    return config.model_dump(
-        mode="json", exclude={name for name in _OPTIONAL if getattr(config, name) == fields[name].default}
-    )
+    def _model(self, name: str, folder: StudyFolder) -> Path:
+        if name in self.needs:
+            return folder.policy(self.needs[name].id)
+        return folder.world(self.seed, self.size).run(name)
 
 
 def plan_runs(study: Study, seeds: int, only: Collection[str] = ()) -> list[Run]:
-    """All runs, seed by seed, each beginning with the base model; with `only`, those variants and the base model.
+    """All runs, seed by seed, each beginning with the base model; with `only`, those variants, what they need, and the
+    base model.
 
     Raises `TrainError` for a variant that there is none of, or that cannot be trained.
     """
@@ -148,18 +171,52 @@ def plan_runs(study: Study, seeds: int, only: Collection[str] = ()) -> list[Run]
     if unknown := set(only) - {variant.name for variant in study.variants}:
         known = ", ".join(variant.name for variant in study.variants)
         raise TrainError(f"study {study.name} has no variant {', '.join(sorted(unknown))}: there is {known}")
-    chosen = [variant for variant in study.variants if not only or variant.name in only]
-    return [
-        Run(variant, seed, study.size, _seeded(plans.get(variant.name), seed))
-        for seed in range(seeds)
-        for variant in (BASE, *chosen)
-    ]
+    chosen = set(only) or {variant.name for variant in study.variants}
+    for variant in reversed(study.variants):  # what one needs is above it
+        if variant.name in chosen:
+            chosen.update(variant.needs)
+    variants = [BASE, *(variant for variant in study.variants if variant.name in chosen)]
+    return [run for seed in range(seeds) for run in _of_seed(variants, plans, study.size, seed)]
+
+
+def grouped(runs: Sequence[Run]) -> Iterator[list[Run]]:
+    """By the judge that trains them, so that each stack is started seldom; none before another of `runs` that it needs.
+
+    `runs` are in the order of the plan.
+    """
+    left = list(runs)
+    while left:
+        waiting = {run.id for run in left}
+        group, others = [], []
+        for run in left:
+            if run.teacher == left[0].teacher and waiting.isdisjoint(need.id for need in run.needs.values()):
+                group.append(run)
+                waiting.discard(run.id)
+            else:
+                others.append(run)
+        yield group
+        left = others
 
 
 def flops_of_a_step(config: TrainConfig) -> float:
     """Of policy and teacher: rollouts, rewrites, verdicts and the update."""
-    settings = _nano_costs()
+    settings = nano_costs()
     return sum(work.flops for work in engine_work(config, settings)) + update_work(config, settings).flops
+
+
+def nano_costs() -> PlanSettings:
+    """The nano models' sizes, and their rubrics': a word or two of instructions, one word of an answer."""
+    return PlanSettings(
+        policy=_sizes("policy", POLICY_LAYERS, len(policy_tokenizer())),
+        judge=_sizes("teacher", TEACHER_LAYERS, len(teacher_tokenizer())),
+        prefix_tokens=(MIN_PREFIX_WORDS + PREFIX_WORDS) // 2,
+        axes={
+            "quality": AxisCost(mode="pairwise", instructions=4, completion=1),
+            "safety": AxisCost(instructions=2, shows_prefix=False, completion=1),
+            "factuality": AxisCost(instructions=3, completion=1),
+        },
+        rewriting=AxisCost(instructions=3, completion=16),
+    )
 
 
 def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
@@ -185,32 +242,19 @@ def _plan(study: Study, variant: Variant) -> TrainConfig:
         raise TrainError(f"study {study.name}, variant {variant.name}: {one_line(describe(error))}") from None
 
 
-def _seeded(plan: TrainConfig | None, seed: int) -> TrainConfig | None:
-    return plan and plan.model_copy(update={"seed": seed})
-
-
-def _nano_costs() -> PlanSettings:
-    """The nano models' sizes, and their rubrics': a word or two of instructions, one word of an answer."""
-    return PlanSettings(
-        policy=_sizes("policy", POLICY_LAYERS, len(policy_tokenizer())),
-        judge=_sizes("teacher", TEACHER_LAYERS, len(teacher_tokenizer())),
-        prefix_tokens=(MIN_PREFIX_WORDS + PREFIX_WORDS) // 2,
-        axes={
-            "quality": AxisCost(mode="pairwise", instructions=4, completion=1),
-            "safety": AxisCost(instructions=2, shows_prefix=False, completion=1),
-            "factuality": AxisCost(instructions=3, completion=1),
-        },
-        rewriting=AxisCost(instructions=3, completion=16),
-    )
+def _of_seed(
+    variants: Sequence[Variant], plans: Mapping[str, TrainConfig], size: StudySize, seed: int
+) -> Iterator[Run]:
+    made: dict[str, Run] = {}
+    for variant in variants:
+        plan = plans.get(variant.name)
+        seeded = plan and plan.model_copy(update={"seed": seed})
+        run = Run(variant, seed, size, seeded, {name: made[name] for name in variant.needs})
+        made[variant.name] = run
+        yield run
 
 
 def _sizes(name: str, layers: int, vocab: int) -> ModelSizes:
     return ModelSizes(
         name=name, layers=layers, hidden=WIDTH, heads=WIDTH // HEAD_WIDTH, mlp=2 * WIDTH, vocab=vocab, tied=True
     )
-
-
-def grouped(runs: Collection[Run]) -> Iterator[tuple[int | None, list[Run]]]:
-    """By the judge that trains them, so that each stack is started once; the nano teacher as it is comes first."""
-    for teacher in sorted({run.variant.teacher_steps for run in runs}, key=lambda steps: (steps is not None, steps)):
-        yield teacher, [run for run in runs if run.variant.teacher_steps == teacher]

@@ -52,7 +52,7 @@ class Row:
         found = [record["measures"][measure] for record in self.records if measure in record["measures"]]
         if len(found) == 1:
             return Estimate(found[0]["value"], *found[0]["ci95"])
-        return over_seeds([each["value"] for each in found]) if found else None
+        return _over_seeds([each["value"] for each in found])
 
     def overstated(self, measure: str, rival: str) -> Estimate | None:
         """How much the training judge's figure is above that of `rival`, one of `JUDGES`; paired by seed."""
@@ -60,10 +60,11 @@ class Row:
             (record["measures"].get(f"judge_{measure}"), record["measures"].get(f"{rival}_{measure}"))
             for record in self.records
         ]
-        gaps = [judge["value"] - other["value"] for judge, other in pairs if judge and other]
-        if len(gaps) == 1:
-            return Estimate(gaps[0], gaps[0], gaps[0])
-        return over_seeds(gaps) if gaps else None
+        return _over_seeds([judge["value"] - other["value"] for judge, other in pairs if judge and other])
+
+    def teacher(self, accuracy: str) -> Estimate | None:
+        """Of the judge that trained it: a share of held-out labels met."""
+        return _over_seeds([record["teacher"][accuracy] for record in self.records])
 
     def mean(self, figure: str) -> float:
         """Of what each record has beside its measures."""
@@ -131,14 +132,21 @@ def _independence(found: Sequence[Row], measure: str, on: str) -> Table:
 
 def _teachers(found: Sequence[Row]) -> Iterator[Table]:
     """Nothing where all have the same one."""
-    by_about = {row.about: row.records[0]["teacher"] for row in found if row.name != BASE.name}
-    accuracies = list(by_about.values())
+    trained = [row for row in found if row.name != BASE.name]
+    accuracies = [record["teacher"] for row in trained for record in row.records]
     if any(each != accuracies[0] for each in accuracies):
         yield Table(
             "The training judges: share of held-out labels met",
             ("", *(name.replace("_", " ") for name in accuracies[0])),
-            [(about, *(f"{share:.3f}" for share in accuracy.values())) for about, accuracy in by_about.items()],
+            [(row.about, *(_cell(row.teacher(name)) for name in accuracies[0])) for row in trained],
         )
+
+
+def _over_seeds(values: Sequence[float]) -> Estimate | None:
+    """One seed has no interval; None without any."""
+    if len(values) == 1:
+        return Estimate(values[0], values[0], values[0])
+    return over_seeds(values) if values else None
 
 
 def _cell(estimate: Estimate | None, *, signed: bool = False) -> str:
@@ -146,7 +154,7 @@ def _cell(estimate: Estimate | None, *, signed: bool = False) -> str:
         return "-"
     half = max(estimate.high - estimate.value, estimate.value - estimate.low)
     shown = f"{estimate.value:+.3f}" if signed else f"{estimate.value:.3f}"
-    return f"{shown} ±{half:.3f}" if half else shown
+    return f"{shown} ±{half:.3f}" if round(half, 3) else shown
 
 
 def _made(found: Sequence[Row]) -> str:

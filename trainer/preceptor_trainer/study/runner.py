@@ -4,8 +4,9 @@
 
 In: runs and a folder. Out: in the folder `<study>.jsonl`, `<study>.md` and `<study>.png`, written anew after each run.
 Guarantees: however it ends, the same command goes on with what is missing: what is measured stays measured, a run that
-was under way goes on from its checkpoint, and a file or model is there whole or not at all. Two commands in one folder
-refuse each other. Raises `PartFailed`, `FolderInUse`, `MissingProgram`, `TrainError`.
+was under way goes on from its checkpoint, and a file or model is there whole or not at all. A measured run whose policy
+is gone is trained again where another run needs it. Two commands in one folder refuse each other. Raises `PartFailed`,
+`FolderInUse`, `MissingProgram`, `TrainError`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import lru_cache
@@ -35,7 +36,7 @@ from preceptor_trainer.machine import commit, machine
 from preceptor_trainer.nano.base import pretrain
 from preceptor_trainer.nano.corpus import write_corpus
 from preceptor_trainer.nano.teacher import Recipe, TeacherAccuracy, ensure_teacher, read_accuracy
-from preceptor_trainer.study.definition import Study, StudySize
+from preceptor_trainer.study.definition import BASE, STARTS, Study, StudySize
 from preceptor_trainer.study.held_judge import held_judge
 from preceptor_trainer.study.measuring import measure
 from preceptor_trainer.study.plan import Run, StudyFolder, grouped
@@ -73,82 +74,95 @@ class StudyRunner:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         with sole_use(self._folder.root), self._progress:
             self._all = self._progress.add_task(f"study {self._study.name}", total=len(self._runs))
-            missing = [run for run in self._runs if not self._folder.result(run.id).exists()]
-            self._progress.update(self._all, completed=len(self._runs) - len(missing))
-            for teacher_steps, group in grouped(missing):
-                self._run_group(teacher_steps, group)
+            self._report()
+            for group in grouped(missing(self._runs, self._folder)):
+                self._run_group(group)
             return self._report()
 
-    def _run_group(self, teacher_steps: int | None, runs: Collection[Run]) -> None:
-        size = self._study.size
+    def _run_group(self, runs: Sequence[Run]) -> None:
+        """`runs` have the same teacher."""
         torch.set_num_threads(os.cpu_count() or 1)
-        teacher = self._teacher(Recipe() if teacher_steps is None else Recipe(steps=teacher_steps))
-        second = self._teacher(Recipe(seed=_SECOND_SEED, steps=size.second_steps))
         for run in runs:
             self._prepare(run)
+        teacher = self._training_judge(runs[0])
+        second = self._teacher(Recipe(seed=_SECOND_SEED, steps=self._study.size.second_steps))
         torch.set_num_threads(self._threads)
         with Stack() as stack:
             endpoints, judges = self._start(stack, teacher, second)
             for run in runs:
-                if not self._folder.result(run.id).exists():  # two variants may be the same run
-                    self._do(stack, endpoints, judges, run, read_accuracy(teacher))
-                self._progress.advance(self._all)
+                self._do(stack, endpoints, judges, run, read_accuracy(teacher))
                 self._report()
 
     def _do(
         self, stack: Stack, endpoints: Endpoints, judges: dict[str, str], run: Run, accuracy: TeacherAccuracy
     ) -> None:
         """Train and measure. The result is the last thing that is written."""
+        result, policy = self._folder.result(run.id), self._folder.policy(run.id)
+        if result.exists() and (policy.exists() or not run.plan):
+            return  # two variants may be the same run
         started = time.monotonic()
         name = f"{run.variant.name}, seed {run.seed}"
-        checkpoint = run.start(self._folder)
         cost = {"steps": 0, "train_s": 0.0, "judge_calls": 0}
         if run.plan:
-            config = run.config(self._folder, endpoints, self._threads)
-            holding = (
-                held_judge(stack, endpoints, config, config.staleness.limit * config.cohorts_per_step)
-                if run.variant.hold
-                else nullcontext()
-            )
-            with self._bar(name, config.steps) as on_step, holding:
-                run_trainer(stack, config, start="resume", on_step=on_step)
-            checkpoint = config.out / "final"
-            summary = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
-            cost = {
-                "steps": config.steps,
-                "train_s": summary["elapsed_s"],
-                "judge_calls": summary["judge"].get("calls", 0),
+            cost = self._train(stack, endpoints, run, name)
+        if not result.exists():
+            record = {
+                "id": run.id,
+                "measures": self._measure(run, judges),
+                **cost,
+                "teacher": asdict(accuracy),
+                "flops": run.flops,
+                "at": time.strftime("%Y-%m-%d"),
+                "commit": commit(),
+                **machine(),
             }
-        policy = self._continue(run, checkpoint)
-        try:
-            measures = measure(policy, self._base(run.seed, run.size), judges, run.size.judged)
-        except PreceptorError as error:
-            raise TrainError(f"a judge of the evaluation does not answer: {error}") from error
-        record = {
-            "id": run.id,
-            "measures": {name: _exactly(estimate) for name, estimate in measures.items()},
-            **cost,
-            "teacher": asdict(accuracy),
-            "flops": run.flops,
-            "at": time.strftime("%Y-%m-%d"),
-            "commit": commit(),
-            **machine(),
-        }
-        made_once(self._folder.result(run.id), lambda path: path.write_text(json.dumps(record) + "\n"))
+            made_once(result, lambda path: path.write_text(json.dumps(record) + "\n"))
         if not self._console.is_terminal:
             self._console.print(f"{name}: done in {time.monotonic() - started:.0f} s")
 
-    def _continue(self, run: Run, checkpoint: Path) -> Continued:
-        corpus = self._folder.world(run.seed, run.size).held_out_corpus
-        return continued(checkpoint, corpus, run.size.held_out, seed=run.seed)
+    def _train(self, stack: Stack, endpoints: Endpoints, run: Run, name: str) -> dict[str, Any]:
+        """What it cost."""
+        config = run.config(self._folder, endpoints, self._threads)
+        holding = (
+            held_judge(stack, endpoints, config, config.staleness.limit * config.cohorts_per_step)
+            if run.variant.hold
+            else nullcontext()
+        )
+        with self._bar(name, config.steps) as on_step, holding:
+            run_trainer(stack, config, start="resume", on_step=on_step)
+        summary = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
+        return {
+            "steps": config.steps,
+            "train_s": summary["elapsed_s"],
+            "judge_calls": summary["judge"].get("calls", 0),
+        }
+
+    def _measure(self, run: Run, judges: dict[str, str]) -> dict[str, Any]:
+        """All measures by name."""
+        world = self._folder.world(run.seed, run.size)
+        checkpoint = self._folder.policy(run.id) if run.plan else run.start(self._folder)
+        policy = continued(checkpoint, world.held_out_corpus, run.size.held_out, seed=run.seed)
+        # The base model against itself ties, whoever judges.
+        asked = {} if checkpoint == world.run(BASE.start) else judges
+        try:
+            measures = measure(policy, self._base(run.seed, run.size), asked, run.size.judged)
+        except PreceptorError as error:
+            raise TrainError(f"a judge of the evaluation does not answer: {error}") from error
+        return {name: _exactly(estimate) for name, estimate in measures.items()}
 
     def _continue_base(self, seed: int, size: StudySize) -> Continued:
         world = self._folder.world(seed, size)
         return continued(world.run("base"), world.held_out_corpus, size.held_out, seed=seed)
 
-    def _teacher(self, recipe: Recipe) -> Path:
+    def _training_judge(self, run: Run) -> Path:
+        steps, start = run.variant.teacher_steps, run.teacher_start(self._folder)
+        return self._teacher(Recipe() if steps is None else Recipe(steps=steps), start)
+
+    def _teacher(self, recipe: Recipe, policy: Path | None = None) -> Path:
+        """In the cache; one that begins as a policy is the study's own."""
+        folder = self._folder.teachers if policy else self._cache_dir
         with self._bar(f"judge, seed {recipe.seed}, {recipe.steps} steps", recipe.steps) as on_step:
-            return ensure_teacher(self._cache_dir, recipe=recipe, progress=lambda done, total: on_step(done))
+            return ensure_teacher(folder, recipe=recipe, policy=policy, progress=lambda done, total: on_step(done))
 
     def _prepare(self, run: Run) -> None:
         """Corpora and the models that are started from."""
@@ -162,7 +176,7 @@ class StudyRunner:
         )
         if run.plan:
             made_once(run.corpus(self._folder), lambda to: write_corpus(to, run.documents, name="train", seed=seed))
-        for start, steps in (("base", size.pretrain_steps), ("scratch", 0)):
+        for start, steps in zip(STARTS, (size.pretrain_steps, 0), strict=True):
             with self._bar(f"{start} model, seed {seed}", max(1, steps)) as on_step:
                 made_once(
                     world.run(start),
@@ -189,6 +203,7 @@ class StudyRunner:
             if (path := self._folder.result(run.id)).exists():
                 result = json.loads(path.read_text(encoding="utf-8"))
                 records.append({"study": self._study.name, "variant": run.variant.name, "seed": run.seed, **result})
+        self._progress.update(self._all, completed=len(records))
         root, name = self._folder.root, self._study.name
         (root / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
         written = root / f"{name}.md"
@@ -206,6 +221,16 @@ class StudyRunner:
             yield lambda done: self._progress.update(task, completed=done)
         finally:
             self._progress.remove_task(task)
+
+
+def missing(runs: Sequence[Run], folder: StudyFolder) -> list[Run]:
+    """Those without a result, and those whose policy is gone and which one of these needs. In the order of the plan."""
+    wanted: set[str] = set()
+    for run in reversed(runs):  # what one needs is before it
+        if run.id in wanted or not folder.result(run.id).exists():
+            wanted.add(run.id)
+            wanted.update(need.id for need in run.needs.values() if not folder.policy(need.id).exists())
+    return [run for run in runs if run.id in wanted]
 
 
 def made_once(target: Path, make: Callable[[Path], Any]) -> Path:

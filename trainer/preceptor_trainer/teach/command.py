@@ -62,12 +62,17 @@ def nano(
     ] = 300,
     documents: Annotated[int, typer.Option(min=2, help="To teach from.")] = 20_000,
     seed: Annotated[int, typer.Option(help="Of texts and weights.")] = 0,
+    policy: Annotated[
+        Path | None, typer.Option(help="Checkpoint of a nano policy that the teacher begins as. [default: at random]")
+    ] = None,
 ) -> None:
     """Write what configs/teach/nano_*.yaml start from: an under-trained nano teacher, documents, labelled passages."""
     from preceptor_trainer.nano.start import write_start
 
     try:
-        typer.echo(write_start(out, steps=steps, documents=documents, seed=seed))
+        typer.echo(write_start(out, steps=steps, documents=documents, seed=seed, policy=policy))
+    except TrainError as error:
+        raise failed("teach nano", one_line(str(error)), 1) from None
     except OSError as error:
         raise failed("teach nano", f"cannot write to {out}: {error.strerror or error}", 1) from None
 
