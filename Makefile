@@ -3,12 +3,14 @@
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format
+.PHONY: help setup demo test lint format manifests audit sbom licences
 help:
 	@echo "make demo    the whole loop on this machine, with a report at its end"
 	@echo "make test    the whole test suite, on real Redis and real vLLM"
 	@echo "make lint    ruff and mypy"
 	@echo "make setup   the environment alone"
+	@echo "make manifests             what is wrong with deploy/kubernetes"
+	@echo "make audit sbom licences   known vulnerabilities, bill of materials, licences (docs/supply-chain.md)"
 
 setup:
 	@$(or $(PYTHON),python3) scripts/setup.py
@@ -27,3 +29,9 @@ lint: setup
 format: setup
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+manifests: setup
+	@$(BIN)/python -m scripts.manifests $(ARGS)
+
+audit sbom licences: setup
+	@$(BIN)/python scripts/supply_chain.py $@

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.manifests.pods import pod_problems
+from scripts.manifests.pods import label, pod_problems
 from scripts.manifests.references import reference_problems, secrets
 from scripts.manifests.render import DIRECTORIES, Manifest, RenderError, render
 from scripts.manifests.schemas import schema_problems
@@ -18,7 +18,7 @@ def problems(manifests: list[Manifest]) -> Iterator[str]:
     if not found:
         found += [problem for manifest in manifests for problem in pod_problems(manifest)]
         found += reference_problems(manifests)
-        found += [f"Secret {one['metadata']['name']}: is not to be written down" for one in manifests if one["kind"] == "Secret"]
+        found += [f"{label(one)}: is not to be written down" for one in manifests if one["kind"] == "Secret"]
     yield from found
 
 

@@ -13,6 +13,8 @@ from scripts.manifests.render import Manifest
 
 Labels = Mapping[str, str]
 
+_NAME = "app.kubernetes.io/name"
+
 
 def reference_problems(manifests: list[Manifest]) -> Iterator[str]:
     """Of one overlay."""
@@ -70,23 +72,19 @@ def _selected(selector: Mapping[str, Any], pods: Pods) -> list[Manifest]:
 
 
 def _selectors(manifests: list[Manifest], pods: Pods) -> Iterator[str]:
-    for manifest, template in pods:
-        selector = manifest["spec"].get("selector")
-        if selector and not matches(selector, _labels(template)):
-            yield f"{label(manifest)}: its selector does not take its own pods"
-        name = "app.kubernetes.io/name"
-        if name not in _labels(template):
-            yield f"{label(manifest)}: its pods have no label {name}"
-        elif manifest["kind"] != "JobSet" and manifest["metadata"].get("labels", {}).get(name) != _labels(template)[name]:
-            yield f"{label(manifest)}: it and its pods differ in the label {name}"
     budgets = [one for one in manifests if one["kind"] == "PodDisruptionBudget"]
     for budget in budgets:
         if not _selected(budget["spec"]["selector"], pods):
             yield f"{label(budget)}: selects no pod"
     for manifest, template in pods:
-        if manifest["kind"] in {"Deployment", "StatefulSet"} and manifest["spec"].get("replicas") != 1:
-            if not any(matches(budget["spec"]["selector"], _labels(template)) for budget in budgets):
-                yield f"{label(manifest)}: has no PodDisruptionBudget"
+        selector, name = manifest["spec"].get("selector"), _labels(template).get(_NAME)
+        if selector and not matches(selector, _labels(template)):
+            yield f"{label(manifest)}: its selector does not take its own pods"
+        if name is None or manifest["metadata"].get("labels", {}).get(_NAME) != name:
+            yield f"{label(manifest)}: it and its pods need the label {_NAME}, and the same"
+        several = manifest["kind"] in {"Deployment", "StatefulSet"} and manifest["spec"].get("replicas") != 1
+        if several and not any(matches(budget["spec"]["selector"], _labels(template)) for budget in budgets):
+            yield f"{label(manifest)}: has no PodDisruptionBudget"
 
 
 def _services(manifests: list[Manifest], pods: Pods) -> Iterator[str]:
@@ -115,31 +113,34 @@ def _services(manifests: list[Manifest], pods: Pods) -> Iterator[str]:
 
 def _network(manifests: list[Manifest], pods: Pods) -> Iterator[str]:
     policies = [one for one in manifests if one["kind"] == "NetworkPolicy"]
-    denied = [one for one in policies if one["spec"]["podSelector"] == {} and len(one["spec"]) == 2]
-    if not any(sorted(one["spec"]["policyTypes"]) == ["Egress", "Ingress"] for one in denied):
+    denials = [one["spec"] for one in policies if one["spec"]["podSelector"] == {} and len(one["spec"]) == 2]
+    if not any(sorted(one["policyTypes"]) == ["Egress", "Ingress"] for one in denials):
         yield "no NetworkPolicy denies all that is not allowed"
     for policy in policies:
-        spec = policy["spec"]
-        targets = _selected(spec["podSelector"], pods)
-        if not targets:
+        own = _selected(policy["spec"]["podSelector"], pods)
+        if not own:
             yield f"{label(policy)}: selects no pod"
+        yield from _all_of(policy, policy["spec"]["podSelector"], pods)
         for direction, side in (("ingress", "from"), ("egress", "to")):
-            for rule in spec.get(direction, []):
-                peers = rule.get(side, [])
-                if not peers:
-                    yield f"{label(policy)}: {direction} to or from anywhere"
-                inside = [peer for peer in peers if "podSelector" in peer and "namespaceSelector" not in peer]
-                for peer in inside:
-                    if not _selected(peer["podSelector"], pods):
-                        yield f"{label(policy)}: {side} {peer['podSelector']} selects no pod"
-                    yield from _all_of(policy, peer["podSelector"], pods)
-                receiving = (
-                    targets if direction == "ingress" else [one for p in inside for one in _selected(p["podSelector"], pods)]
-                )
-                for port in rule.get("ports", []):
-                    if receiving and not any(port["port"] in _ports(template) for template in receiving):
-                        yield f"{label(policy)}: port {port['port']} is none of those pods'"
-        yield from _all_of(policy, spec["podSelector"], pods)
+            for rule in policy["spec"].get(direction, []):
+                yield from _network_rule(policy, rule, side, own, pods)
+
+
+def _network_rule(policy: Manifest, rule: Manifest, side: str, own: list[Manifest], pods: Pods) -> Iterator[str]:
+    if not rule.get(side):
+        yield f"{label(policy)}: {side} anywhere"
+    others: list[Manifest] = []
+    for peer in rule.get(side, []):
+        if "podSelector" in peer and "namespaceSelector" not in peer:
+            selected = _selected(peer["podSelector"], pods)
+            if not selected:
+                yield f"{label(policy)}: {side} {peer['podSelector']} selects no pod"
+            yield from _all_of(policy, peer["podSelector"], pods)
+            others += selected
+    listening = own if side == "from" else others
+    for port in rule.get("ports", []):
+        if listening and not any(port["port"] in _ports(template) for template in listening):
+            yield f"{label(policy)}: port {port['port']} is none of those pods'"
 
 
 def _all_of(policy: Manifest, selector: Mapping[str, Any], pods: Pods) -> Iterator[str]:

