@@ -49,6 +49,15 @@ async def test_what_a_stopped_worker_handed_back_counts_though_the_group_has_no_
     assert (await lag(redis), await redis.xlen(STREAM)) == (0, 1)
 
 
+async def test_what_a_run_withdrew_does_not_count_though_redis_cannot_tell_the_lag(
+    redis: Redis, queue: CohortQueue
+) -> None:
+    await queue.submit_many([a_task("c1"), a_task("c2"), a_task("c3")])
+    await queue.take("w1", lease_ms=60_000)
+    await queue.withdraw("run1", ["c2"])
+    assert (await lag(redis), await redis.xlen(STREAM)) == (1, 2)
+
+
 async def test_before_the_first_worker_there_is_a_length_though_there_is_no_group(redis: Redis) -> None:
     await CohortQueue(redis).submit(a_task())
     assert await redis.xlen(STREAM) == 1
