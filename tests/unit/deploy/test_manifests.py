@@ -197,8 +197,9 @@ def test_the_policys_server_is_reached_by_the_trainer_alone(manifests: list[Mani
 
 def test_redis_is_reached_by_its_users_alone(manifests: list[Manifest]) -> None:
     assert reached(manifests, "redis", "redis") == {"judge", "rewrite", "worker", "trainer"}
-    assert may_connect(manifests, Pod.named("keda-operator", "keda"), Pod.named("redis"), "redis")
-    assert not may_connect(manifests, Pod.named("keda-operator", "default"), Pod.named("redis"), "redis")
+    keda = {"app": "keda-operator"}
+    assert may_connect(manifests, Pod(keda, "keda"), Pod.named("redis"), "redis")
+    assert not may_connect(manifests, Pod(keda, "default"), Pod.named("redis"), "redis")
 
 
 def test_the_teacher_is_reached_by_the_services_alone(manifests: list[Manifest]) -> None:
