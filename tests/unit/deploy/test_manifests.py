@@ -46,7 +46,7 @@ def container(manifest: Manifest) -> dict[str, Any]:
 def option(manifest: Manifest, name: str) -> str:
     """The value of `--name=value` in what a pod runs."""
     words = [*container(manifest).get("command", []), *container(manifest).get("args", [])]
-    [value] = [word.partition("=")[2] for word in words if word.startswith(f"--{name}=")]
+    [value] = [str(word).partition("=")[2] for word in words if word.startswith(f"--{name}=")]
     return value
 
 
