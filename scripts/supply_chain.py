@@ -47,7 +47,6 @@ ALIASES = {
     "Apache-2.0 WITH LLVM-exception": "Apache-2.0",
     "BSD": "BSD-3-Clause",
     "BSD License": "BSD-3-Clause",
-    "DFSG approved": "MIT",
     "ISC License (ISCL)": "ISC",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
@@ -56,6 +55,9 @@ ALIASES = {
     "The Unlicense (Unlicense)": "Unlicense",
 }
 """How packages name these."""
+
+NO_LICENCES = frozenset({"DFSG approved"})
+"""What packages list among their licences."""
 
 EXCEPTIONS = {
     "chardet": "LGPL: imported as it is, never changed nor linked into anything",
@@ -85,8 +87,8 @@ def licence_problems(packages: Iterable[Mapping[str, str]]) -> Iterator[str]:
 
 def fits(licence: str) -> bool:
     """Whether all parts of an expression, or of a list, do. Of alternatives one is enough."""
-    parts = re.split(r"\s+AND\s+|;\s*", first_line(licence).replace("(MIT)", "[MIT]"))
-    return all(any(_known(one) in FITTING for one in re.split(r"\s+OR\s+", part)) for part in parts)
+    parts = set(re.split(r"\s+AND\s+|;\s*", first_line(licence))) - NO_LICENCES
+    return bool(parts) and all(any(_known(one) in FITTING for one in re.split(r"\s+OR\s+", part)) for part in parts)
 
 
 def first_line(text: str) -> str:
@@ -95,8 +97,8 @@ def first_line(text: str) -> str:
 
 
 def _known(name: str) -> str:
-    name = name.strip().replace("[MIT]", "(MIT)")
-    return ALIASES.get(name) or ALIASES.get(name.strip("()"), name.strip("()"))
+    bare = name.strip("() ")  # of an expression
+    return ALIASES.get(name) or ALIASES.get(bare, bare)
 
 
 def tool(name: str) -> str:
