@@ -60,6 +60,7 @@ NO_LICENCES = frozenset({"DFSG approved"})
 """What packages list among their licences."""
 
 EXCEPTIONS = {
+    "axe-playwright-python": "MIT by its licence file, of which its metadata says nothing; tests only",
     "chardet": "LGPL: imported as it is, never changed nor linked into anything",
     "intel-cmplr-lib-ur": "Intel's runtime, with vLLM for CPU: may be passed on unchanged",
     "intel-openmp": "Intel's runtime, with vLLM for CPU: may be passed on unchanged",
