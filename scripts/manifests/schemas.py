@@ -45,16 +45,21 @@ def schema_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _of_kubernetes(manifest: Manifest) -> Iterator[str]:
+    if problem := _problem(json.dumps(manifest)):
+        yield f"{label(manifest)}: {problem}"
+
+
+@cache  # overlays have most objects in common, and every look takes a tenth of a second
+def _problem(manifest_json: str) -> str | None:
+    manifest = json.loads(manifest_json)
     for version in VERSIONS:
         try:
             kubernetes_validate.validate(manifest, version, strict=True)
         except kubernetes_validate.SchemaNotFoundError:
-            yield f"{label(manifest)}: no schema knows this kind ({manifest.get('apiVersion')})"
+            return f"no schema knows this kind ({manifest.get('apiVersion')})"
         except kubernetes_validate.ValidationError as error:
-            yield f"{label(manifest)}: {'.'.join(map(str, error.path))}: {error.message} (Kubernetes {version})"
-        else:
-            continue
-        return
+            return f"{'.'.join(map(str, error.path))}: {error.message} (Kubernetes {version})"
+    return None
 
 
 @cache
