@@ -3,13 +3,15 @@
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format docs
+.PHONY: help setup demo test lint format docs manifests audit sbom licences
 help:
-	@echo "make demo    the whole loop on this machine, with a report at its end"
-	@echo "make test    the whole test suite, on real Redis and real vLLM"
-	@echo "make lint    ruff and mypy"
-	@echo "make docs    the documents as a website, in site/"
-	@echo "make setup   the environment alone"
+	@echo "make demo        the whole loop on this machine, with a report at its end"
+	@echo "make test        the whole test suite, on real Redis and real vLLM"
+	@echo "make lint        ruff and mypy"
+	@echo "make docs        the documents as a website, in site/"
+	@echo "make manifests   what is wrong with deploy/kubernetes"
+	@echo "make audit, make sbom, make licences   of what is installed (docs/supply-chain.md)"
+	@echo "make setup       the environment alone"
 
 setup:
 	@$(or $(PYTHON),python3) scripts/setup.py
@@ -34,3 +36,9 @@ docs:
 	@.venv-docs/bin/pip install -q --disable-pip-version-check --no-deps -r requirements/docs.lock
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q
 	@echo "site/index.html"
+
+manifests: setup
+	@$(BIN)/python -m scripts.manifests $(ARGS)
+
+audit sbom licences: setup
+	@$(BIN)/python scripts/supply_chain.py $@

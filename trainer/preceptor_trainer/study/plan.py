@@ -2,8 +2,9 @@
 
 Guarantees: a run's `id` is a hash of all that decides what comes of it (what differs from the configuration's defaults,
 start, judge, seed, sizes of the evaluation), and of nothing else; so two studies that share a run share its result, a
-definition that changes makes another run, and an option that is added does not. What a run needs of others comes before it. Steps that a variant takes from another's FLOPs are counted as
-`preceptor plan` counts: an upper bound, in which every text is judged and every window rewritten.
+definition that changes makes another run, and an option that is added does not. What a run needs of others comes before
+it. Steps that a variant takes from another's FLOPs are counted as `preceptor plan` counts: an upper bound, in which every
+text is judged and every window rewritten.
 """
 
 from __future__ import annotations
