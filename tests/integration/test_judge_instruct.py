@@ -1,4 +1,4 @@
-"""The instruct rubrics over a real vLLM's chat protocol, with a byte-level model that was never trained.
+"""The instruct rubrics over a real vLLM's chat protocol, with a model in the likeness of Qwen3 that was never trained.
 
 What such a model writes is noise, so whatever verdict can be read is the doing of constrained decoding.
 """
@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import torch
 
-from byte_model import byte_llama, byte_tokenizer
+from likenesses import LIKENESSES
 from preceptor_client import AsyncPreceptorClient
 from preceptor_client.contract import Candidate, Cohort, JudgeRequest, RewriteRequest, Sampling, Status
 from preceptor_client.stack import Stack, judge_part, rewrite_part, vllm_part
@@ -21,13 +20,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama whose tokens are bytes, with a chat template."""
-    folder = tmp_path_factory.mktemp("byte-model")
-    tokenizer = byte_tokenizer()
-    torch.manual_seed(0)
-    byte_llama(tokenizer, positions=8192).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    """Its architecture, special tokens and turns; random weights, and tokens that are bytes."""
+    return LIKENESSES["Qwen/Qwen3-4B-Instruct-2507"].save(tmp_path_factory.mktemp("byte-model"), positions=8192)
 
 
 @pytest.fixture(scope="module")
