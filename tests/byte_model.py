@@ -51,10 +51,14 @@ def byte_llama(tokenizer: Any, *, positions: int, **changes: Any) -> Any:
 
 
 def byte_policy(folder: Path, *, positions: int) -> Path:
-    """Such a model as a training run leaves it: with what the trainer keeps for itself beside the weights."""
+    """Such a model as a training run leaves it."""
     tokenizer = byte_tokenizer()
     torch.manual_seed(0)
-    model = byte_llama(tokenizer, positions=positions)
+    return left_by_training(folder, byte_llama(tokenizer, positions=positions), tokenizer)
+
+
+def left_by_training(folder: Path, model: Any, tokenizer: Any) -> Path:
+    """A checkpoint: with what the trainer keeps for itself beside the weights."""
     state = TrainerState("run", 1, rng_states(), 0, Position(0, 0), [], {}, {})
     moments = {name: {"exp_avg": torch.zeros_like(weight)} for name, weight in model.named_parameters()}
     save_checkpoint(folder, model, tokenizer, state, moments)

@@ -1,7 +1,10 @@
 """One way to configure everything: a YAML file, then the environment, then `--a.b=c` arguments; the last wins.
 
+A file may `include: [others.yaml]`, whose paths are relative to it: they come first, in order, and what the file says
+itself comes over them. `--include=FILE` puts one over the file that was given.
+
 In: a pydantic model class, a file, overrides. Out: a checked instance. Raises `ConfigError`, whose text names the key,
-what was found there and what is wrong with it. Reads the file and the environment, nothing else.
+what was found there and what is wrong with it. Reads these files and the environment, nothing else.
 """
 
 from __future__ import annotations
@@ -26,8 +29,11 @@ def load_config(
     model: type[ConfigT], path: Path | None = None, overrides: Sequence[str] = (), *, env_prefix: str
 ) -> ConfigT:
     """The `model` that `path`, the environment (`<env_prefix>A__B=c`) and `overrides` (`--a.b=c`) describe together."""
-    values = _from_file(path)
-    for layer in (_from_environment(model, env_prefix), _from_overrides(overrides)):
+    values = _from_file(path) if path else {}
+    above = _from_overrides(overrides)
+    for other in _included(above, "the command line"):
+        values = _merge(values, _from_file(Path(other)))
+    for layer in (_from_environment(model, env_prefix), above):
         values = _merge(values, layer)
     try:
         return model.model_validate(values)
@@ -53,9 +59,26 @@ def describe_problem(problem: ErrorDetails) -> str:
     return f"{key}: {problem['msg']} (found: {found if len(found) <= 80 else found[:77] + '...'})"
 
 
-def _from_file(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
+def _from_file(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in including:
+        raise ConfigError(f"{path} includes itself: {' -> '.join(each.name for each in (*including, path))}")
+    values = _mapping(path)
+    below: dict[str, Any] = {}
+    for other in _included(values, path):
+        below = _merge(below, _from_file(path.parent / other, (*including, path.resolve())))
+    return _merge(below, values)
+
+
+def _included(values: dict[str, Any], where: Path | str) -> list[str]:
+    """Takes `include` out of `values`."""
+    names = values.pop("include", [])
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{where}: include takes the path of a YAML file, or a list of them (found: {names!r})")
+    return names
+
+
+def _mapping(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

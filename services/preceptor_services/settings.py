@@ -80,10 +80,11 @@ class EngineSettings(Settings):
     """Longest wait for the answer to that. A server that misses three in a row is lost, and so are its calls."""
     revision: str | None = None
     """What to record as the teacher's revision; else a content hash of local weights, else `unknown`."""
-    reasoning: Literal["none", "parsed", "inline"] = "none"
+    reasoning: Literal["none", "parsed", "inline", "harmony"] = "none"
     """Whether the teacher thinks before it answers a chat. `parsed`: the server takes the thought apart and constrains
     what follows it (vLLM's `--reasoning-parser`). `inline`: the thought stands in the answer up to `</think>`, so that
-    decoding cannot be constrained."""
+    decoding cannot be constrained. `harmony`: gpt-oss, whose thought the server takes apart and cannot end or leave
+    unbound, so that decoding is not constrained either."""
     reasoning_tokens: Annotated[int, Field(ge=0)] = 2048
     """Room for the thought beyond a rubric's `max_tokens`, where there is one."""
 

@@ -1,4 +1,4 @@
-"""The instruct rubrics over a real vLLM's chat protocol, with a byte-level model that was never trained.
+"""The instruct rubrics over a real vLLM's chat protocol, with a model in the likeness of Qwen3 that was never trained.
 
 What such a model writes is noise, so whatever verdict can be read is the doing of constrained decoding.
 """
@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from byte_model import byte_policy
+from byte_model import left_by_training
+from likenesses import LIKENESSES
 from preceptor_client import AsyncPreceptorClient
 from preceptor_client.contract import Candidate, Cohort, JudgeRequest, RewriteRequest, Sampling, Status
 from preceptor_client.stack import Stack, judge_part, rewrite_part, vllm_part
@@ -20,8 +21,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def byte_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama whose tokens are bytes, with a chat template. It is a policy's checkpoint, served as it is."""
-    return byte_policy(tmp_path_factory.mktemp("byte-model") / "final", positions=8192)
+    """A policy's checkpoint, served as it is: its architecture, special tokens and turns, with random weights."""
+    qwen3 = LIKENESSES["Qwen/Qwen3-4B-Instruct-2507"].build(positions=8192)
+    return left_by_training(tmp_path_factory.mktemp("byte-model") / "final", *qwen3)
 
 
 @pytest.fixture(scope="module")

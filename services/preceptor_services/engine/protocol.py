@@ -14,7 +14,7 @@ from typing import Any, Literal
 from preceptor_client.contract import Constraint, Endpoint, Usage
 from preceptor_services.engine.errors import EngineError
 
-Reasoning = Literal["none", "parsed", "inline"]
+Reasoning = Literal["none", "parsed", "inline", "harmony"]
 """How a teacher that thinks before it answers a chat shows its thought: see `EngineSettings.reasoning`."""
 
 _LONGEST_PAUSE_S = 2.0
@@ -98,7 +98,7 @@ def body_of(
             body["max_tokens"] += thought_tokens
         if reasoning == "parsed":
             body["thinking_token_budget"] = thought_tokens
-        if reasoning == "inline" or (reasoning == "parsed" and constraint == "tokens"):
+        if reasoning in ("inline", "harmony") or (reasoning == "parsed" and constraint == "tokens"):
             constraint = "none"
     match constraint:
         case "tokens" if label_tokens.keys() >= set(generation.labels):

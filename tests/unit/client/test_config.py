@@ -141,3 +141,35 @@ def test_a_wrong_environment_variable_is_a_config_error(monkeypatch: pytest.Monk
     monkeypatch.setenv("TEST_PRECEPTOR_SIZES", "[1")
     with pytest.raises(ConfigError, match="TEST_PRECEPTOR_"):
         load()
+
+
+def test_what_a_file_includes_comes_below_it_in_order_from_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "base.yaml").write_text("steps: 1\nsizes: [1]\ninner: {rate: 1, name: base}\n")
+    (tmp_path / "parts" / "one.yaml").write_text("include: ../base.yaml\nsteps: 2\ninner: {rate: 2}\n")
+    (tmp_path / "two.yaml").write_text("inner: {rate: 3}\n")
+    file = tmp_path / "run.yaml"
+    file.write_text("include: [parts/one.yaml, two.yaml]\nsteps: 4\n")
+    assert load(file) == Outer(steps=4, sizes=[1], inner=Inner(rate=3, name="base"))
+    over = f"--include={tmp_path / 'base.yaml'}"
+    assert load(file, over) == Outer(steps=1, sizes=[1], inner=Inner(rate=1, name="base"))
+    assert load(file, over, "--steps=9").steps == 9
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("include: run.yaml", r"run\.yaml includes itself: run\.yaml -> run\.yaml"),
+        (
+            "include: other.yaml",
+            r"run\.yaml includes itself: run\.yaml -> other\.yaml -> run\.yaml",
+        ),
+        ("include: nowhere.yaml", r"cannot read the configuration .*nowhere\.yaml: No such file"),
+        ("include: {a: b}", r"run\.yaml: include takes the path of a YAML file, or a list of them"),
+    ],
+)
+def test_what_cannot_be_included_is_told(written: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(written)
+    (tmp_path / "other.yaml").write_text("include: run.yaml")
+    with pytest.raises(ConfigError, match=message):
+        load(tmp_path / "run.yaml")

@@ -73,6 +73,7 @@ def test_nothing_before_the_last_end_of_thought_is_ever_an_answer(thought: str, 
         ("parsed", "tokens", False),
         ("inline", "json", False),
         ("inline", "choice", False),
+        ("harmony", "json", False),
     ],
 )
 def test_a_constraint_never_binds_the_thought(reasoning: Reasoning, constraint: Constraint, bound: bool) -> None:
