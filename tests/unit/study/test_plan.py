@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from preceptor_client.stack import Endpoints
+from preceptor_trainer.config import MetricsConfig
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.study.definition import Study, StudySize
-from preceptor_trainer.study.plan import StudyFolder, flops_of_a_step, grouped, plan_runs
+from preceptor_trainer.study.plan import StudyFolder, flops_of_a_step, grouped, identity, plan_runs
 
 ENDPOINTS = Endpoints("redis://here:1/0", "http://teacher", "teacher", "http://judge", "http://rewrite", ())
 NEXT_TOKEN = {"objective.name": "nll", "pool": {"original": True}}
@@ -108,3 +109,12 @@ def test_each_judge_is_started_once() -> None:
     runs = plan_runs(study({"name": "a", "teacher_steps": 300}, {"name": "b"}, {"name": "c", "hold": True}), seeds=2)
     groups = [(steps, [run.variant.name for run in group]) for steps, group in grouped(runs)]
     assert groups == [(None, ["base", "b", "c"] * 2), (300, ["a", "a"])]
+
+
+def test_a_section_that_came_later_makes_no_other_run_until_it_is_used() -> None:
+    plan = plan_runs(study({"name": "sip"}), seeds=1)[1].plan
+    assert plan
+    assert "metrics" not in identity(plan)
+    assert identity(plan) == {key: value for key, value in plan.model_dump(mode="json").items() if key != "metrics"}
+    used = plan.model_copy(update={"metrics": MetricsConfig(port=9102)})
+    assert identity(used)["metrics"] == {"port": 9102, "host": "127.0.0.1"}

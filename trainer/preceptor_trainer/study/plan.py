@@ -37,6 +37,10 @@ _SPARE = 2
 """Documents for each cohort that is trained on: those that tie are dropped and made up for."""
 
 
+_LATER = ("metrics",)
+"""Sections of the configuration that came when there were results already; left at their defaults they change none."""
+
+
 @dataclass(frozen=True)
 class StudyFolder:
     """Where everything is kept: shared by all studies, so that what one has made the next one finds."""
@@ -82,7 +86,7 @@ class Run:
             "start": self.variant.start,
             "teacher": self.variant.teacher_steps,
             "hold": self.variant.hold,
-            "config": self.plan and self.plan.model_dump(mode="json"),
+            "config": self.plan and identity(self.plan),
             "size": {
                 name: size[name]
                 for name in ("pretrain_documents", "pretrain_steps", "held_out", "judged", "second_steps")
@@ -122,6 +126,15 @@ class Run:
                 "checkpoint": CheckpointConfig(every=max(1, self.plan.steps // 4), keep=1),
             }
         )
+
+
+def identity(config: TrainConfig) -> dict[str, Any]:
+    """What of `config` decides what comes of a run: all but the sections that came later, while they are as they were
+    without them.
+    """
+    values = config.model_dump(mode="json")
+    defaults = {name: TrainConfig.model_fields[name].default.model_dump(mode="json") for name in _LATER}
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 def plan_runs(study: Study, seeds: int, only: Collection[str] = ()) -> list[Run]:
