@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,22 @@ REDIS = {
 """Of redis_exporter, 1.45 and newer."""
 PROMETHEUS_OWN = {"up", "ALERTS"}
 OF_EVERY_SERIES = {"job", "instance", "le"}
+Promtool = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def promtool() -> Promtool:
+    """Prometheus' own checker, which set-up provides: its output, once it has found nothing wrong."""
+    beside = Path(sys.executable).with_name("promtool")
+    found = str(beside) if beside.exists() else shutil.which("promtool")
+    assert found, "no promtool here: run `make setup`, or install your system's prometheus"
+
+    def run(*arguments: str | Path) -> str:
+        done = subprocess.run([found, *map(str, arguments)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
 
 
 def own() -> dict[str, Family]:
@@ -73,7 +91,7 @@ def expressions() -> list[str]:
     return [expr.replace("$__rate_interval", "5m").replace("$trainer", ".*") for expr in found]
 
 
-def test_every_expression_is_one(promtool: Any, tmp_path: Path) -> None:
+def test_every_expression_is_one(promtool: Promtool, tmp_path: Path) -> None:
     rules = [{"record": f"checked:{number}", "expr": expr} for number, expr in enumerate(expressions())]
     file = tmp_path / "rules.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "checked", "rules": rules}]}))
@@ -119,14 +137,14 @@ def test_the_names_of_vllms_metrics_are_those_of_the_release_that_is_installed()
     assert missing == set()
 
 
-def test_the_configuration_and_its_rules_are_sound(promtool: Any) -> None:
+def test_the_configuration_and_its_rules_are_sound(promtool: Promtool) -> None:
     assert "valid prometheus config" in promtool("check", "config", PROMETHEUS / "prometheus.yml")
 
 
-def test_every_alert_fires_on_what_it_is_for_and_not_otherwise(promtool: Any) -> None:
+def test_every_alert_fires_on_what_it_is_for_and_not_otherwise(promtool: Promtool) -> None:
     files = sorted((PROMETHEUS / "tests").glob("*.yml"))
     promtool("test", "rules", *files)
-    fires, is_quiet = set(), set()
+    fires, is_quiet = set[str](), set[str]()
     for case in (case for file in files for case in yaml.safe_load(file.read_text())["tests"]):
         for checked in case["promql_expr_test"]:
             (name,) = re.findall(r'alertname="(\w+)"', checked["expr"])
@@ -134,7 +152,7 @@ def test_every_alert_fires_on_what_it_is_for_and_not_otherwise(promtool: Any) ->
     assert fires == is_quiet == {rule["alert"] for rule in alerts()}
 
 
-def test_an_alert_that_is_wrong_is_noticed(promtool: Any, tmp_path: Path) -> None:
+def test_an_alert_that_is_wrong_is_noticed(promtool: Promtool, tmp_path: Path) -> None:
     (tmp_path / "rules").mkdir()
     (tmp_path / "tests").mkdir()
     rules = (PROMETHEUS / "rules" / "queue.yml").read_text()
