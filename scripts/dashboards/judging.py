@@ -56,10 +56,10 @@ JUDGING = Dashboard(
                     (mean("preceptor_position_consistency_ratio", "axis"), "{{axis}}"),
                 ),
                 panel(
-                    "Position bias",
+                    "Answers for the one shown first",
                     SHARE,
-                    (mean("preceptor_position_bias_ratio", "axis"), "{{axis}}"),
-                    about="Above 0: the judge prefers what it is shown first.",
+                    (mean("preceptor_position_first_ratio", "axis"), "{{axis}}"),
+                    about="Above 50 %: the judge prefers what it is shown first.",
                 ),
                 panel(
                     "How verdicts were read",

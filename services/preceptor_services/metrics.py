@@ -15,7 +15,7 @@ from typing import TypeVar, get_args
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
-from preceptor_client.contract import Axis, JudgeResponse, RewriteOutcome, RewriteResponse, Usage
+from preceptor_client.contract import Axis, JudgeResponse, RewriteOutcome, RewriteResponse, Status, Usage
 from preceptor_client.queue import QueueStatus, TroubleKind
 from preceptor_services.parsing import OrderReading, Reading
 
@@ -103,11 +103,12 @@ class Metrics:
             buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
             registry=registry,
         )
-        self.position_bias = Histogram(
-            "preceptor_position_bias_ratio",
-            "Per cohort, the share of answers for the candidate shown first less the share for the second.",
+        # Not the bias itself: a histogram has no sum if what it observes may be negative.
+        self.first_position = Histogram(
+            "preceptor_position_first_ratio",
+            "Per cohort, the share of answers for the candidate shown first; ties count half, 0.5 is no bias.",
             ["axis"],
-            buckets=(-0.8, -0.6, -0.4, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0),
+            buckets=(0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0),
             registry=registry,
         )
         self.discrimination = Histogram(
@@ -216,7 +217,7 @@ class Metrics:
             if report.position_consistency is not None:
                 self.position_consistency.labels(self._axis(axis)).observe(report.position_consistency)
             if report.position_bias is not None:
-                self.position_bias.labels(self._axis(axis)).observe(report.position_bias)
+                self.first_position.labels(self._axis(axis)).observe((1 + report.position_bias) / 2)
 
     def count_readings(self, axis: str, readings: Iterable[Reading | OrderReading]) -> None:
         """What was read in the answers to some questions."""
@@ -229,7 +230,11 @@ class Metrics:
 
     def know_axes(self, axes: Iterable[str]) -> None:
         """The axes that are told apart; those that requests bring besides count as `other`."""
-        self._axes |= set(axes)
+        for axis in axes:
+            self._axes.add(axis)
+            self.unreadable_retries.labels(axis)
+            for status in Status:
+                self.verdicts.labels(axis, status.value)
 
     def _axis(self, axis: str) -> str:
         return axis if axis in self._axes else "other"

@@ -22,7 +22,7 @@ LABELS = {
     "preceptor_engine_tokens": ("kind",),
     "preceptor_verdicts": ("axis", "status"),
     "preceptor_position_consistency_ratio": ("axis",),
-    "preceptor_position_bias_ratio": ("axis",),
+    "preceptor_position_first_ratio": ("axis",),
     "preceptor_parsed_answers": ("axis", "rung"),
     "preceptor_unreadable_retries": ("axis",),
     "preceptor_verdict_cache_lookups": ("result",),
@@ -76,6 +76,7 @@ def test_names_have_the_prefix_and_times_and_shares_their_unit() -> None:
         assert name.startswith("preceptor_")
         if next(iter(metric.collect())).type == "histogram":
             assert re.search(_UNITS, name), name
+            assert metric._kwargs["buckets"][0] >= 0, f"{name} has no sum, and so no mean"
 
 
 def test_axes_and_rungs_have_no_values_but_those_that_are_known_whatever_a_request_brings() -> None:
@@ -85,6 +86,7 @@ def test_axes_and_rungs_have_no_values_but_those_that_are_known_whatever_a_reque
         metrics.count_repeated(axis, 1)
         metrics.count_readings(axis, [Reading(None, Rung.ABSTAIN), Reading("A", Rung.STRICT)])
     assert exposed(metrics, "axis") == {"quality", "style", "other"}
+    assert 'preceptor_verdicts_total{axis="style",status="failed"} 0.0' in metrics.exposition().decode()
     assert exposed(metrics, "rung") == {"abstain", "strict"}
 
 
