@@ -26,6 +26,7 @@ async def test_a_run_can_be_scraped_while_it_trains_and_while_a_guard_has_it_pau
         ended = asyncio.create_task(run(settings, stop=stop))
 
         async def scraped() -> dict[tuple[str, ...], float]:
+            """By name and values of the labels, in the labels' order of names."""
             try:
                 answer = await client.get(f"http://127.0.0.1:{port}/metrics")
             except httpx.ConnectError:
@@ -33,7 +34,10 @@ async def test_a_run_can_be_scraped_while_it_trains_and_while_a_guard_has_it_pau
                 return {}
             families = text_string_to_metric_families(answer.text)
             return {
-                (sample.name.removeprefix("preceptor_trainer_"), *sample.labels.values()): sample.value
+                (
+                    sample.name.removeprefix("preceptor_trainer_"),
+                    *dict(sorted(sample.labels.items())).values(),
+                ): sample.value
                 for family in families
                 for sample in family.samples
             }
@@ -53,7 +57,7 @@ async def test_a_run_can_be_scraped_while_it_trains_and_while_a_guard_has_it_pau
     assert at_work["score_ratio", "quality", "rollout"] > 0
     assert at_work["tokens_total", "sampling"] > 0
     assert paused["updates_total",] == paused["step",] >= 3
-    assert paused["guard_alarms_total", "length", "warn"] == paused["guard_alarms_total", "length", "pause"] == 1
+    assert paused["guard_alarms_total", "warn", "length"] == paused["guard_alarms_total", "pause", "length"] == 1
     assert paused["guard_reading", "length"] > 0.1
     assert paused["cohorts_total", "trained"] == 4 * paused["updates_total",]
     assert paused["verdicts_total", "ok"] >= 4 * 4 * 3
