@@ -121,6 +121,7 @@ def set_up(device: str) -> None:
         link = VENV / "bin" / "vllm"
         link.unlink(missing_ok=True)
         link.symlink_to(Path("..") / ".." / VLLM_VENV.name / "bin" / "vllm")
+    provide_promtool()
     pip(VENV, "Preceptor", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
 
 
@@ -181,21 +182,53 @@ def provide_libnuma() -> None:
     if unpacked.exists():
         return
     print("set-up: libnuma1, which vLLM needs", flush=True)
-    if os.geteuid() == 0 and shutil.which("apt-get"):
+    if is_root() and shutil.which("apt-get"):
         quiet = {"capture_output": True, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
         subprocess.run(["apt-get", "update"], check=False, **quiet)  # type: ignore[call-overload]
         install = ["apt-get", "install", "-y", "--no-install-recommends", "libnuma1"]
         if subprocess.run(install, check=False, **quiet).returncode == 0:  # type: ignore[call-overload]
             return
-    if shutil.which("apt-get") and shutil.which("dpkg-deb"):
-        with tempfile.TemporaryDirectory() as folder:
-            subprocess.run(["apt-get", "download", "libnuma1"], cwd=folder, capture_output=True, check=False)
-            for package in Path(folder).glob("*.deb"):
-                subprocess.run(["dpkg-deb", "-x", str(package), folder], check=True)
-            for library in Path(folder).rglob("libnuma.so.1"):
-                shutil.copyfile(library.resolve(), unpacked)
-                return
-    raise SetupError("vLLM needs the system library libnuma.so.1: sudo apt-get install libnuma1, then call this again")
+    if not unpack("libnuma1", "libnuma.so.1", unpacked):
+        raise SetupError(
+            "vLLM needs the system library libnuma.so.1: sudo apt-get install libnuma1, then call this again"
+        )
+
+
+def provide_promtool() -> None:
+    """The tests of the alert rules need promtool, which Debian has in its server's package: that alone, into
+    `.venv/bin`. Everything else goes without.
+    """
+    tool = VENV / "bin" / "promtool"
+    if tool.exists() or shutil.which("promtool"):
+        return
+    print("set-up: promtool, for the tests of the alert rules", flush=True)
+    if not unpack("prometheus", "bin/promtool", tool):
+        print("set-up: no promtool: tests of the alert rules will fail until it is installed (package prometheus)")
+
+
+def unpack(package: str, name: str, target: Path) -> bool:
+    """Copy the file `name`, with its mode, out of a Debian package. False if that cannot be had here."""
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        download = ["apt-get", "download", package]
+        if subprocess.run(download, cwd=folder, capture_output=True, check=False).returncode != 0 and is_root():
+            subprocess.run(["apt-get", "update"], capture_output=True, check=False)
+            subprocess.run(download, cwd=folder, capture_output=True, check=False)
+        for archive in Path(folder).glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", str(archive), folder], check=True)
+        for found in Path(folder).rglob(name):
+            if found.is_file():
+                partial = target.with_name(f".{target.name}.partial")
+                shutil.copy(found.resolve(), partial)
+                partial.replace(target)
+                return True
+    return False
+
+
+def is_root() -> bool:
+    """Whether packages may be installed."""
+    return os.geteuid() == 0
 
 
 def pip(venv: Path, what: str, *arguments: str) -> None:

@@ -1,21 +1,29 @@
-"""What a service counts, for Prometheus. One `Metrics` per process, with a registry of its own.
+"""What a service counts, for Prometheus. One `Metrics` per process, with a registry of its own; docs/observability.md
+has the table.
 
 In: events from the engine, the judge, the rewriter, the HTTP side and the worker. Out: the text of `/metrics`. Labels
-have few values by construction: axes come from the rubric set, routes from the app.
+have few values by construction: axes come from the rubric set, routes from the app, callers from the keys file. Where
+the values are known, each counter is there from the start, so that a rate misses nothing.
 """
 
 from __future__ import annotations
 
 from collections import Counter as Counts
 from collections.abc import Iterable
+from typing import TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 
-from preceptor_client.contract import Axis, JudgeResponse, RewriteResponse, Usage
-from preceptor_client.queue import QueueStatus
+from preceptor_client.contract import Axis, JudgeResponse, RewriteOutcome, RewriteResponse, Status, Usage
+from preceptor_client.queue import QueueStatus, TroubleKind
 from preceptor_services.parsing import OrderReading, Reading
 
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300)
+_REFUSALS = ("no_key", "unknown_key", "requests", "tokens", "concurrency", "waiting")
+_ENGINE_FAILURES = ("unreachable", "timeout", "overloaded", "broken", "rejected")
+_WORKER_RESULTS = ("settled", "superseded", "buried", "handed_back", "left")
+MetricT = TypeVar("MetricT", bound=MetricWrapperBase)
 
 
 class Metrics:
@@ -24,9 +32,11 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
         self._axes: set[str] = set(Axis)
-        self.requests = Counter("preceptor_requests", "HTTP requests answered.", ["route", "code"], registry=registry)
+        self.requests = Counter(
+            "preceptor_http_requests", "HTTP requests answered.", ["route", "code"], registry=registry
+        )
         self.request_seconds = Histogram(
-            "preceptor_request_seconds",
+            "preceptor_http_request_seconds",
             "Time to answer an HTTP request.",
             ["route"],
             buckets=_SECONDS,
@@ -35,11 +45,14 @@ class Metrics:
         self.replays = Counter(
             "preceptor_idempotent_replays", "Requests answered from the work of an earlier one.", registry=registry
         )
-        self.refusals = Counter(
-            "preceptor_refusals",
-            "Requests refused at the door: no_key, unknown_key, requests, tokens, concurrency, waiting.",
-            ["reason"],
-            registry=registry,
+        self.refusals = _each(
+            Counter(
+                "preceptor_refusals",
+                "Requests refused at the door: no_key, unknown_key, requests, tokens, concurrency, waiting.",
+                ["reason"],
+                registry=registry,
+            ),
+            _REFUSALS,
         )
         self.caller_tokens = Counter(
             "preceptor_caller_tokens",
@@ -55,8 +68,9 @@ class Metrics:
             "preceptor_engine_call_seconds", "Time of one request to the engine.", buckets=_SECONDS, registry=registry
         )
         self.engine_retries = Counter("preceptor_engine_retries", "Repeated attempts.", registry=registry)
-        self.engine_failures = Counter(
-            "preceptor_engine_failures", "Engine requests given up, by reason.", ["kind"], registry=registry
+        self.engine_failures = _each(
+            Counter("preceptor_engine_failures", "Engine requests given up, by reason.", ["kind"], registry=registry),
+            _ENGINE_FAILURES,
         )
         self.engine_ready = Gauge(
             "preceptor_engine_ready", "1 while this server of the engine answers.", ["replica"], registry=registry
@@ -72,25 +86,35 @@ class Metrics:
             "preceptor_engine_switches", "Calls repeated on another server of the engine.", registry=registry
         )
         self.engine_questions = Counter("preceptor_engine_questions", "Prompts put to the engine.", registry=registry)
-        self.engine_tokens = Counter(
-            "preceptor_engine_tokens", "Tokens read (prompt) and written (completion).", ["kind"], registry=registry
+        self.engine_tokens = _each(
+            Counter(
+                "preceptor_engine_tokens", "Tokens read (prompt) and written (completion).", ["kind"], registry=registry
+            ),
+            ("prompt", "completion"),
         )
         self.verdicts = Counter("preceptor_verdicts", "Verdicts given.", ["axis", "status"], registry=registry)
         self.judge_seconds = Histogram(
-            "preceptor_cohort_seconds", "Time to judge one cohort.", buckets=_SECONDS, registry=registry
+            "preceptor_judge_cohort_seconds", "Time to judge one cohort.", buckets=_SECONDS, registry=registry
         )
         self.position_consistency = Histogram(
-            "preceptor_position_consistency",
+            "preceptor_position_consistency_ratio",
             "Per cohort, the share of pairs whose two orders agree.",
             ["axis"],
             buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
             registry=registry,
         )
-        self.position_bias = Histogram(
-            "preceptor_position_bias",
-            "Per cohort, the share of answers for the candidate shown first less the share for the second.",
+        # Not the bias itself: a histogram has no sum if what it observes may be negative.
+        self.first_position = Histogram(
+            "preceptor_position_first_ratio",
+            "Per cohort, the share of answers for the candidate shown first; ties count half, 0.5 is no bias.",
             ["axis"],
-            buckets=(-0.8, -0.6, -0.4, -0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0),
+            buckets=(0.1, 0.2, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 1.0),
+            registry=registry,
+        )
+        self.discrimination = Histogram(
+            "preceptor_discrimination_ratio",
+            "Best composite score less the worst, of each cohort that has two; 0 is a tie.",
+            buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
             registry=registry,
         )
         self.parsed_answers = Counter(
@@ -105,35 +129,47 @@ class Metrics:
             ["axis"],
             registry=registry,
         )
-        self.cache_lookups = Counter(
-            "preceptor_verdict_cache_lookups",
-            "Questions looked up in the verdict cache: hit or miss.",
-            ["result"],
-            registry=registry,
+        self.cache_lookups = _each(
+            Counter(
+                "preceptor_verdict_cache_lookups",
+                "Questions looked up in the verdict cache: hit or miss.",
+                ["result"],
+                registry=registry,
+            ),
+            ("hit", "miss"),
         )
         self.cache_errors = Counter(
             "preceptor_verdict_cache_errors", "Calls of the verdict cache to Redis that failed.", registry=registry
         )
-        self.rewrites = Counter("preceptor_rewrites", "Rewrites given.", ["outcome"], registry=registry)
+        self.rewrites = _each(
+            Counter("preceptor_rewrites", "Rewrites given.", ["outcome"], registry=registry),
+            RewriteOutcome,
+        )
         self.rewrite_samples = Counter(
             "preceptor_rewrite_samples",
             "Rewrites drawn, by what the checks found: usable, or what is wrong.",
             ["finding"],
             registry=registry,
         )
-        self.cohorts = Counter(
-            "preceptor_worker_cohorts",
-            "Cohorts the worker is done with: settled, superseded (ended or withdrawn elsewhere), buried (no teacher "
-            "could judge it), handed_back (the engine was lost, or the worker stopped), left (to its lease).",
-            ["result"],
-            registry=registry,
+        self.cohorts = _each(
+            Counter(
+                "preceptor_worker_cohorts",
+                "Cohorts the worker is done with: settled, superseded (ended or withdrawn elsewhere), buried (no "
+                "teacher could judge it), handed_back (engine lost, or worker stopped), left (to its lease).",
+                ["result"],
+                registry=registry,
+            ),
+            _WORKER_RESULTS,
         )
         self.in_hand = Gauge("preceptor_worker_in_hand", "Cohorts the worker is judging now.", registry=registry)
-        self.queue_errors = Counter(
-            "preceptor_queue_errors",
-            "Calls to the Redis of queue or batches that failed, and are repeated: away, full, read_only.",
-            ["kind"],
-            registry=registry,
+        self.queue_errors = _each(
+            Counter(
+                "preceptor_queue_errors",
+                "Calls to the Redis of queue or batches that failed, and are repeated: away, full, read_only.",
+                ["kind"],
+                registry=registry,
+            ),
+            get_args(TroubleKind),
         )
         self.queue_depth = Gauge(
             "preceptor_queue_depth",
@@ -147,11 +183,14 @@ class Metrics:
             registry=registry,
         )
 
-        self.batch_items = Counter(
-            "preceptor_batch_items",
-            "Items of batches that this process is done with: judged, problem, superseded.",
-            ["result"],
-            registry=registry,
+        self.batch_items = _each(
+            Counter(
+                "preceptor_batch_items",
+                "Items of batches that this process is done with: judged, problem, superseded.",
+                ["result"],
+                registry=registry,
+            ),
+            ("judged", "problem", "superseded"),
         )
         self.batch_items_in_hand = Gauge(
             "preceptor_batch_items_in_hand", "Items of batches that this process is judging now.", registry=registry
@@ -169,13 +208,16 @@ class Metrics:
     def count_judged(self, response: JudgeResponse) -> None:
         """One judged cohort."""
         self.judge_seconds.observe(response.elapsed_s)
+        scores = [each.score for each in response.composites if each.score is not None]
+        if len(scores) >= 2:
+            self.discrimination.observe(max(scores) - min(scores))
         for (axis, status), count in Counts((verdict.axis, verdict.status) for verdict in response.verdicts).items():
             self.verdicts.labels(self._axis(axis), status.value).inc(count)
         for axis, report in response.axes.items():
             if report.position_consistency is not None:
                 self.position_consistency.labels(self._axis(axis)).observe(report.position_consistency)
             if report.position_bias is not None:
-                self.position_bias.labels(self._axis(axis)).observe(report.position_bias)
+                self.first_position.labels(self._axis(axis)).observe((1 + report.position_bias) / 2)
 
     def count_readings(self, axis: str, readings: Iterable[Reading | OrderReading]) -> None:
         """What was read in the answers to some questions."""
@@ -188,7 +230,11 @@ class Metrics:
 
     def know_axes(self, axes: Iterable[str]) -> None:
         """The axes that are told apart; those that requests bring besides count as `other`."""
-        self._axes |= set(axes)
+        for axis in axes:
+            self._axes.add(axis)
+            self.unreadable_retries.labels(axis)
+            for status in Status:
+                self.verdicts.labels(axis, status.value)
 
     def _axis(self, axis: str) -> str:
         return axis if axis in self._axes else "other"
@@ -217,3 +263,10 @@ class Metrics:
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def _each(metric: MetricT, values: Iterable[str]) -> MetricT:
+    """`metric` with a series for each of `values`."""
+    for value in values:
+        metric.labels(value)
+    return metric

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -137,9 +138,9 @@ def start_worker(tmp_path: Path, teacher: Teacher, redis_url: str, namespace: st
 
 
 async def shown(url: str | None, wanted: str) -> None:
-    """Returns when what is at `url` holds `wanted`."""
+    """Returns when `wanted`, a regular expression, is found in what is at `url`."""
     async with asyncio.timeout(30), httpx.AsyncClient(timeout=5) as http:
-        while wanted not in (await http.get(url or "")).text:  # noqa: ASYNC110 - the other process has no event for it
+        while not re.search(wanted, (await http.get(url or "")).text):  # noqa: ASYNC110 - the other process has no event
             await asyncio.sleep(0.05)
 
 
@@ -182,7 +183,7 @@ async def test_a_teacher_that_hangs_is_left_alone_until_it_goes_on(
     await queue.answered(2)
     with teacher.hanging():
         await shown(f"{worker.part.url}/readyz", "circuit")
-        await shown(f"{worker.part.url}/metrics", 'preceptor_worker_cohorts_total{result="handed_back"}')
+        await shown(f"{worker.part.url}/metrics", r'preceptor_worker_cohorts_total\{result="handed_back"\} [1-9]')
         await shown(f"{worker.part.url}/metrics", "preceptor_worker_in_hand 0.0")
     await queue.answered(40)
     await queue.ended()
@@ -194,7 +195,7 @@ async def test_workers_come_and_go_in_the_middle(queue: Queue, start_worker: Sta
     await queue.answered(2)
     second = await start_worker("second")
     await queue.submit(100)
-    await shown(f"{second.part.url}/metrics", 'preceptor_worker_cohorts_total{result="settled"}')
+    await shown(f"{second.part.url}/metrics", r'preceptor_worker_cohorts_total\{result="settled"\} [1-9]')
     os.killpg(first.pid, signal.SIGKILL)
     await queue.answered(102)
     await queue.ended()

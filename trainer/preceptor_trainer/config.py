@@ -247,6 +247,15 @@ class CheckpointConfig(Section):
     """How many of the newest stay."""
 
 
+class MetricsConfig(Section):
+    """Where Prometheus can scrape the run: `/metrics`, with figures and no texts."""
+
+    port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """None: nowhere."""
+    host: str = "127.0.0.1"
+    """The address to listen at; 0.0.0.0 for scrapers on other machines."""
+
+
 class TrainConfig(Section):
     """A training run."""
 
@@ -275,6 +284,7 @@ class TrainConfig(Section):
     guards: GuardsConfig = GuardsConfig()
     logging: LoggingConfig = LoggingConfig()
     tracing: TracingSettings = TracingSettings()
+    metrics: MetricsConfig = MetricsConfig()
 
     @property
     def judged(self) -> bool:

@@ -51,11 +51,12 @@ from preceptor_trainer.guards.watch import Watch
 from preceptor_trainer.judges import Judges
 from preceptor_trainer.learner import Learner, UpdateStats
 from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
+from preceptor_trainer.metrics import Held
 from preceptor_trainer.objectives.selection import Dropped, select, select_by_origin
 from preceptor_trainer.rewrite_ahead import RewriteAhead
 from preceptor_trainer.rollouts.engine import PolicyEngine
 from preceptor_trainer.sampling import Sampler
-from preceptor_trainer.stall import Stall, diagnose
+from preceptor_trainer.stall import Stall, StalledPart, diagnose
 from preceptor_trainer.telemetry import METRICS_FILE, Telemetry
 from preceptor_trainer.traces import CohortTraces
 
@@ -115,6 +116,10 @@ class TrainLoop:
         """Of the moment after the last update, before its slots were free."""
         self._producing: Stall | None = None
         self._dropped_in_a_row = 0
+
+    def held(self, state: Held) -> int:
+        """Cohorts in the buffer. May be asked from any thread."""
+        return self._buffer.state.ready if state == "ready" else self._buffer.state.outstanding
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Train, then write `final`. False if `stop` came first: the newest checkpoint is then of the last step.
@@ -267,6 +272,7 @@ class TrainLoop:
         with self._telemetry.clock("sampling"), self._doing("policy engine", "it is sampling"):
             cohorts = await self._sampler.sample(group, self._version, self._growth.rollouts)
         self._traces.sampled(cohorts, since_s)
+        self._telemetry.sampled(cohorts)
         for cohort in cohorts:
             await self._buffer.sampled(cohort.id, cohort.version)
         return cohorts
@@ -294,15 +300,16 @@ class TrainLoop:
         self._drops.clear()
 
     @contextmanager
-    def _doing(self, part: str, detail: str) -> Iterator[None]:
+    def _doing(self, part: StalledPart, detail: str) -> Iterator[None]:
         self._producing = Stall(part, detail)
         yield
         self._producing = None
 
     async def _diagnose(self) -> Stall:
-        for part, waiting in (("policy engine", self._engine), ("rewrite service", self._prepared)):
-            if waiting and waiting.waiting:
-                return Stall(part, waiting.waiting)
+        if self._engine and self._engine.waiting:
+            return Stall("policy engine", self._engine.waiting)
+        if self._prepared.waiting:
+            return Stall("rewrite service", self._prepared.waiting)
         return diagnose(
             self._producing,
             trouble=self._telemetry.redis_trouble,
@@ -327,10 +334,11 @@ class TrainLoop:
         )
 
     async def _save(self, target: Path, state: TrainerState) -> None:
-        self._telemetry.flush_to_disk()
-        self._ledger.flush_to_disk()
-        moments = await asyncio.to_thread(self._learner.moments)
-        await asyncio.to_thread(save_checkpoint, target, self._learner.model, self._tokenizer, state, moments)
+        with self._telemetry.clock("saving"):
+            self._telemetry.flush_to_disk()
+            self._ledger.flush_to_disk()
+            moments = await asyncio.to_thread(self._learner.moments)
+            await asyncio.to_thread(save_checkpoint, target, self._learner.model, self._tokenizer, state, moments)
         self._kept = state.step
 
 

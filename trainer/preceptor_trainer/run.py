@@ -2,7 +2,8 @@
 
 In: a `TrainConfig`; a policy with its tokenizer, documents and, as far as the configuration asks for them, Redis, a
 rewrite service and a vLLM server. Out: in `<out>`: `config.yaml`, `run.json`, `metrics.jsonl`, `cohorts.jsonl`,
-`summary.json`, `checkpoints/`, `final/`. Everything that is needed is looked for before the first document is read.
+`summary.json`, `checkpoints/`, `final/`; `/metrics` at `metrics.port`. Everything that is needed is looked for before
+the first document is read.
 SIGINT or SIGTERM end it after the update it is at, with a checkpoint to resume from; a second one at once. A pause, for
 which a drift guard may ask, is such an end as well; what follows it is what `--resume` would do. Raises `TrainError`,
 whose text says what to change.
@@ -55,6 +56,7 @@ from preceptor_trainer.judges import Judges
 from preceptor_trainer.learner import Learner
 from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
 from preceptor_trainer.loop import Parts, TrainLoop
+from preceptor_trainer.metrics import Metrics, served
 from preceptor_trainer.objectives import make_objective
 from preceptor_trainer.pretrained import device_named, load_pretrained
 from preceptor_trainer.ranks import ALONE, Ranks
@@ -113,14 +115,17 @@ async def run(
 
 async def _parts(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ranks) -> bool:
     """One, or with pauses between them several. False if `stop` ended it; raises `Drifted` if a drift guard did."""
+    metrics = Metrics.of(config)
     try:
-        while isinstance(ended := await _part(config, start, stop, ranks), Drifted):
-            if not ended.pauses:
-                raise ended
-            if not await pause(config.out, ended, stop, config.guards.pause_limit_s, partial(_say, config)):
-                return False
-            start = "resume"
-        return ended
+        with served(metrics, config.metrics):
+            while isinstance(ended := await _part(config, start, stop, ranks, metrics), Drifted):
+                if not ended.pauses:
+                    raise ended
+                with metrics.pausing():
+                    if not await pause(config.out, ended, stop, config.guards.pause_limit_s, partial(_say, config)):
+                        return False
+                start = "resume"
+            return ended
     except FolderInUse:
         raise TrainError(f"another run is at work in {config.out}: stop it, or set out") from None
     except OSError as error:
@@ -131,13 +136,15 @@ async def _parts(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: 
         raise TrainError(f"out of memory: lower compute.micro_cohorts or cohorts_per_step ({error})") from error
 
 
-async def _part(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ranks) -> bool | Drifted:
+async def _part(
+    config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ranks, metrics: Metrics
+) -> bool | Drifted:
     """Up to the end, or to where a drift guard ends it."""
     _prepare_torch(config)
     try:
         async with AsyncExitStack() as resources:
             resources.enter_context(sole_use(config.out))
-            return await _run(config, start, stop, ranks, resources)
+            return await _run(config, start, stop, ranks, metrics, resources)
     except Drifted as drifted:
         return drifted.with_traceback(None)  # which holds the model
 
@@ -156,7 +163,14 @@ def _prepare_torch(config: TrainConfig) -> None:
     torch.use_deterministic_algorithms(config.deterministic)
 
 
-async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ranks, resources: AsyncExitStack) -> bool:
+async def _run(
+    config: TrainConfig,
+    start: Start,
+    stop: asyncio.Event,
+    ranks: Ranks,
+    metrics: Metrics,
+    resources: AsyncExitStack,
+) -> bool:
     begun = find_start(config, start, partial(_say, config))
     state = begun[1] if begun else None
     (config.out / PAUSED_FILE).unlink(missing_ok=True)
@@ -168,7 +182,7 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     if begun:
         restore(learner, *begun)
     trackers = resources.enter_context(Trackers(config, learner.version))
-    telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps, trackers.tell))
+    telemetry = resources.enter_context(Telemetry(config.out, config.run, config.steps, metrics, trackers.tell))
     traces = CohortTraces(config.run)
     resources.callback(traces.close)
     if learner.fallback and config.compute.shared_prefix != "off":
@@ -190,7 +204,9 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     first = state.in_flight if state else ()
     prepared = RewriteAhead(stream, codec, config.rewrite, rewriter, telemetry.count, first, traces.rewriting)
     parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, watch, ledger, traces)
-    finished = await TrainLoop(config, parts, state).run(stop)
+    loop = TrainLoop(config, parts, state)
+    with metrics.holding(loop.held):
+        finished = await loop.run(stop)
     telemetry.total("data", documents_too_short=stream.skipped, **passed_over.figures)
     return finished
 

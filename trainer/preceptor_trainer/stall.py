@@ -6,15 +6,18 @@ In: what the producer is doing and what is out. Out: the part that holds the run
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from preceptor_client.queue import QueueStatus
+
+StalledPart = Literal["redis", "judges", "documents", "rewrite service", "policy engine", "queue"]
 
 
 @dataclass(frozen=True)
 class Stall:
-    """`part` is one of: redis, judges, documents, rewrite service, policy engine, queue. `detail` is for people."""
+    """`part` holds the run up; `detail` is for people."""
 
-    part: str
+    part: StalledPart
     detail: str
 
 

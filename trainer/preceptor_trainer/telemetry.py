@@ -16,6 +16,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
@@ -29,6 +30,7 @@ from preceptor_client.queue import Trouble
 from preceptor_trainer.cohorts import PolicyCohort
 from preceptor_trainer.guards.config import Reading
 from preceptor_trainer.learner import UpdateStats
+from preceptor_trainer.metrics import Metrics
 from preceptor_trainer.stall import Stall
 
 METRICS_FILE = "metrics.jsonl"
@@ -42,12 +44,19 @@ NO_VERDICTS = {"cohorts": 0, "calls": 0, "tokens": 0, "verdicts": 0, "abstained"
 
 class Telemetry:
     """Open it with `with`. `judged` and `count` may be called at any time between steps. What `metrics.jsonl` holds
-    already belongs to the run. `tell` is told every line, those of an earlier part too.
+    already belongs to the run. `metrics` are told what happens, as it happens; `tell` is told every line, those of an
+    earlier part too.
     """
 
     def __init__(
-        self, out: Path, run: str, steps: int, tell: Callable[[Mapping[str, Any]], None] = lambda line: None
+        self,
+        out: Path,
+        run: str,
+        steps: int,
+        metrics: Metrics | None = None,
+        tell: Callable[[Mapping[str, Any]], None] = lambda line: None,
     ) -> None:
+        self._metrics = metrics or Metrics()
         self._out = out
         self._tell = tell
         self._run = run
@@ -139,6 +148,9 @@ class Telemetry:
     def stalled(self, stall: Stall, seconds: float) -> None:
         """The learner has waited so much longer, for this."""
         self._stalled[stall.part] += seconds  # type: ignore[assignment]
+        self._metrics.stalled.labels(stall.part).inc(seconds)
+        if not self._working:
+            self._idled(time.monotonic())
         self.say(f"waiting for {stall.part}: {stall.detail}")
 
     def say(self, what: str) -> None:
@@ -151,17 +163,28 @@ class Telemetry:
     def count(self, what: str, by: int = 1) -> None:
         """Something happened: a cohort was dropped as tied, a rewrite refused, ..."""
         self._counts[what] += by
+        self._metrics.count(what, by)
 
     def total(self, name: str, **values: int) -> None:
         """Figures for the summary alone."""
         self._totals[name].update(values)
 
-    def read(self, readings: Mapping[Reading, float]) -> None:
-        """What the drift guards read, for the next line; what is no number is null there."""
+    def read(self, readings: Mapping[Reading, float], beyond: Mapping[Reading, int]) -> None:
+        """What the drift guards read, for the next line; what is no number is null there. `beyond` are the readings in
+        a row beyond a limit.
+        """
+        self._metrics.read(readings, beyond)
         self._readings |= {name: value if math.isfinite(value) else None for name, value in readings.items()}
+
+    def sampled(self, cohorts: Sequence[PolicyCohort]) -> None:
+        """The policy has written these cohorts' rollouts."""
+        candidates = chain.from_iterable(cohort.candidates for cohort in cohorts)
+        written = sum(len(each.ids) for each in candidates if each.origin is Origin.ROLLOUT)
+        self._metrics.tokens.labels("sampling").inc(written)
 
     def judged(self, response: JudgeResponse) -> None:
         """A response came, usable or not."""
+        self._metrics.judged(response)
         usage = response.usage
         statuses = Counter(verdict.status for verdict in response.verdicts)
         self._judge.update(
@@ -179,16 +202,22 @@ class Telemetry:
         start = time.monotonic()
         works = what in WORK
         if works and not self._working:
-            self._seconds["idle"] += start - self._idle_since  # type: ignore[assignment]
+            self._idled(start)
         self._working += works
         try:
             yield
         finally:
             end = time.monotonic()
             self._seconds[what] += end - start  # type: ignore[assignment]
+            self._metrics.spent(what, end - start)
             self._working -= works
             if works and not self._working:
                 self._idle_since = end
+
+    def _idled(self, now: float) -> None:
+        self._seconds["idle"] += now - self._idle_since  # type: ignore[assignment]
+        self._metrics.idle.inc(now - self._idle_since)
+        self._idle_since = now
 
     def step(self, version: int, batch: Sequence[PolicyCohort], update: UpdateStats) -> None:
         """Update `version` (from 0) trained on `batch`."""
@@ -212,6 +241,7 @@ class Telemetry:
         self._file.write(json.dumps(line).encode() + b"\n")
         self._file.flush()
         self._tell(line)
+        self._metrics.updated(line, staleness)
         self._add_to_totals(sums)
         self._totals["trained"].update(steps=1, cohorts=len(batch), tokens=update.tokens)
         self._judge, self._counts = Counter(NO_VERDICTS), Counter()

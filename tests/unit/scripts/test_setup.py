@@ -107,6 +107,30 @@ def test_a_python_without_ensurepip_and_pip_is_told_what_to_install(
         setup.make_venv(setup.VENV)
 
 
+def test_a_file_is_taken_out_of_a_package_with_its_mode_and_nothing_is_left_behind(
+    setup: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Debian's tools are replaced: the network is not always there."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    scripts = {
+        "apt-get": '[ "$1" = download ] && touch "$2.deb"',
+        "dpkg-deb": 'cd "$3" && mkdir -p usr/bin doc/tool && printf x > usr/bin/tool && chmod 755 usr/bin/tool',
+    }
+    for name, script in scripts.items():
+        (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tools / name).chmod(0o755)
+    target = tmp_path / "bin" / "tool"
+    target.parent.mkdir()
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+    assert setup.unpack("package", "bin/tool", target)
+    assert (target.read_text(), target.stat().st_mode & 0o777) == ("x", 0o755)
+    assert list(target.parent.iterdir()) == [target]
+    assert not setup.unpack("package", "bin/other", tmp_path / "other")
+    monkeypatch.setenv("PATH", "")
+    assert not setup.unpack("package", "bin/tool", target)
+
+
 @pytest.mark.slow
 def test_a_broken_environment_is_made_anew(setup: ModuleType) -> None:
     (setup.VENV / "bin").mkdir(parents=True)

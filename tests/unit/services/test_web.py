@@ -146,6 +146,6 @@ async def test_requests_are_counted_by_route_not_by_path(client: httpx.AsyncClie
         await client.post(f"/echo/{what}", json={})
     await client.get("/no/such/path")
     exposition = (await client.get("/metrics")).text
-    assert 'preceptor_requests_total{code="200",route="/echo/{what}"} 2.0' in exposition
-    assert 'preceptor_requests_total{code="404",route="other"} 1.0' in exposition
+    assert 'preceptor_http_requests_total{code="200",route="/echo/{what}"} 2.0' in exposition
+    assert 'preceptor_http_requests_total{code="404",route="other"} 1.0' in exposition
     assert "/no/such/path" not in exposition

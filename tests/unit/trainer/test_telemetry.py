@@ -176,8 +176,8 @@ def test_what_the_learner_waited_for_is_told_and_added_up(tmp_path: Path, capsys
 
 def test_what_the_guards_read_is_in_the_next_line_alone(tmp_path: Path) -> None:
     with Telemetry(tmp_path, "r", 2) as telemetry:
-        telemetry.read({"entropy": 1.5})
-        telemetry.read({"entropy": 1.25, "held_out_nll": float("inf")})
+        telemetry.read({"entropy": 1.5}, {})
+        telemetry.read({"entropy": 1.25, "held_out_nll": float("inf")}, {})
         telemetry.step(0, [cohort(0, 1.0, 0.0)], UPDATE)
         telemetry.step(1, [cohort(1, 1.0, 0.0)], UPDATE)
     first, second = lines(tmp_path)

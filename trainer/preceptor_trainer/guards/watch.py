@@ -103,8 +103,8 @@ class Watch:
             return await asyncio.to_thread(held_out_nll, model, self._held_out, self._config.compute)
 
     def _drifted(self, readings: Mapping[Reading, float], step: int) -> Drifted | None:
-        self._telemetry.read(readings)
         alarms = self._guards.read(readings)
+        self._telemetry.read(readings, {name: state.beyond for name, state in self._guards.states.items()})
         for alarm in alarms:
             self._telemetry.say(str(alarm))
             self._telemetry.count(f"guard_{alarm.guard}_{alarm.action}")
