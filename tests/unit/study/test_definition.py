@@ -42,6 +42,7 @@ def test_a_file_is_a_study_of_its_name(tmp_path: Path) -> None:
         (f"{{title: t, question: q, variants: [{VARIANT}, {VARIANT}]}}", "names of their own"),
         ("{title: t, question: q, variants: [{name: base, about: b}]}", "none may be called base"),
         ("{title: t, question: q, variants: [{name: a, about: a, flops_of: b}]}", "flops_of has to name a variant"),
+        ("{title: t, question: q, variants: [{name: a, about: a, trained: false, control: b}]}", "a: control is for"),
         (f"{{title: t, question: q, size: {{step: 7}}, variants: [{VARIANT}]}}", "size.step"),
         (f"{{title: t, question: q, variants: [{VARIANT}", "cannot read"),
     ],

@@ -108,3 +108,30 @@ def test_each_judge_is_started_once() -> None:
     runs = plan_runs(study({"name": "a", "teacher_steps": 300}, {"name": "b"}, {"name": "c", "hold": True}), seeds=2)
     groups = [(steps, [run.variant.name for run in group]) for steps, group in grouped(runs)]
     assert groups == [(None, ["base", "b", "c"] * 2), (300, ["a", "a"])]
+
+
+SAFE = {"token": "<safe>", "share": 0.5, "axes": {"safety": 1.0}}
+RAW = {"token": "<raw>", "share": 0.5, "axes": {"quality": 1.0}}
+CONTROLLED = {"changes": {"controls": [SAFE, RAW]}}
+
+
+def test_a_policy_is_trained_once_and_measured_behind_each_control(tmp_path: Path) -> None:
+    behind = [{"name": name, "control": f"<{name}>", **CONTROLLED} for name in ("safe", "raw")]
+    runs = plan_runs(study({"name": "neither", **CONTROLLED}, *behind), seeds=1)[1:]
+    assert len({run.id for run in runs}) == 3
+    assert {run.training for run in runs} == {runs[0].id}
+    folder = StudyFolder(tmp_path)
+    assert {run.config(folder, ENDPOINTS, threads=1).out for run in runs} == {folder.run(runs[0].id)}
+
+
+def test_results_from_before_there_were_controls_are_found() -> None:
+    run = plan_runs(study({"name": "sip"}), seeds=1)[1]
+    assert run.plan
+    before = run.plan.model_dump(mode="json", exclude={"controls"})
+    assert run.id == run.training
+    assert run._decides["config"] == before
+
+
+def test_a_control_that_was_not_trained_cannot_be_measured() -> None:
+    with pytest.raises(TrainError, match="variant a: <good> is none of its controls"):
+        plan_runs(study({"name": "a", "control": "<good>", **CONTROLLED}), seeds=1)

@@ -25,6 +25,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from preceptor_client.config import describe
 from preceptor_client.contract import Identifier
+from preceptor_trainer.controls import Token
 from preceptor_trainer.demo.plan import DemoSize
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.section import Positive, Section
@@ -60,6 +61,8 @@ class Variant(Section):
     """Updates of the judge that trains this policy; None is the nano teacher as it is everywhere else."""
     hold: bool = False
     """Hold the verdicts back until the rollouts are as old as `staleness.limit` allows."""
+    control: Token | None = None
+    """Measured behind that token, one of its `controls`. Variants that differ by this alone are trained once."""
     flops_of: Identifier | None = None
     """Train for as many steps as take the FLOPs of that variant, policy and teacher together."""
 
@@ -85,6 +88,8 @@ class Study(Section):
         if len(by_name) <= len(self.variants):
             raise ValueError(f"variants must have names of their own, and none may be called {BASE.name}")
         for variant in self.variants:
+            if variant.control and not variant.trained:
+                raise ValueError(f"{variant.name}: control is for what was trained with controls")
             if variant.flops_of and (variant.flops_of not in by_name or by_name[variant.flops_of].flops_of):
                 raise ValueError(f"{variant.name}: flops_of has to name a variant with steps of its own")
         return self

@@ -1,9 +1,11 @@
 """From a study to its runs: one for each variant and seed, with the configuration that it trains with. Pure.
 
 Guarantees: a run's `id` is a hash of all that decides what comes of it (configuration, start, judge, seed, sizes of the
-evaluation), and of nothing else; so two studies that share a run share its result, and a definition that changes makes
-another run. Steps that a variant takes from another's FLOPs are counted as `preceptor plan` counts: an upper bound, in
-which every text is judged and every window rewritten.
+evaluation, control), and of nothing else; so two studies that share a run share its result, and a definition that
+changes makes another run. What a configuration has learned to say since is no part of the hash where it is not said:
+results that were there before are still found. `training` is the same of the training alone: runs that measure one
+policy behind several controls have it in common, and it is trained once. Steps that a variant takes from another's
+FLOPs are counted as `preceptor plan` counts: an upper bound, in which every text is judged and every window rewritten.
 """
 
 from __future__ import annotations
@@ -35,6 +37,9 @@ from preceptor_trainer.study.definition import BASE, Study, StudySize, Variant
 
 _SPARE = 2
 """Documents for each cohort that is trained on: those that tie are dropped and made up for."""
+
+_LATER = ("controls",)
+"""Keys of a training configuration that came after the first results, and are None where nothing is said by them."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +81,28 @@ class Run:
 
     @cached_property
     def id(self) -> str:
+        control = self.variant.control
+        return self.training if control is None else _hash({**self._decides, "control": control})
+
+    @cached_property
+    def training(self) -> str:
+        """The id of the run that trains the policy which is measured here."""
+        return _hash(self._decides)
+
+    @property
+    def _decides(self) -> dict[str, Any]:
         size = asdict(self.size)
-        decides = {
+        return {
             "seed": self.seed,
             "start": self.variant.start,
             "teacher": self.variant.teacher_steps,
             "hold": self.variant.hold,
-            "config": self.plan and self.plan.model_dump(mode="json"),
+            "config": self.plan and _said(self.plan.model_dump(mode="json")),
             "size": {
                 name: size[name]
                 for name in ("pretrain_documents", "pretrain_steps", "held_out", "judged", "second_steps")
             },
         }
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def flops(self) -> float:
@@ -109,11 +123,11 @@ class Run:
             raise ValueError(f"{self.variant.name} is not trained")
         judge = {"redis_url": endpoints.redis_url}
         if self.variant.hold:
-            judge["namespace"] = f"held-{self.id}"
+            judge["namespace"] = f"held-{self.training}"
         return self.plan.model_copy(
             update={
-                "run": self.id,
-                "out": folder.run(self.id),
+                "run": self.training,
+                "out": folder.run(self.training),
                 "threads": threads,
                 "model": ModelConfig(path=str(self.start(folder))),
                 "data": windows(self.corpus(folder)),
@@ -170,9 +184,21 @@ def _plan(study: Study, variant: Variant) -> TrainConfig:
     nowhere = DemoFolder(Path("world"))
     demo = sip(nowhere, study.size, seed=0, threads=1, redis_url="redis://redis", rewrite_url="http://rewrite")
     try:
-        return changed(demo.model_copy(update={"run": "run"}), variant.changes)
+        plan = changed(demo.model_copy(update={"run": "run"}), variant.changes)
     except ValidationError as error:
         raise TrainError(f"study {study.name}, variant {variant.name}: {one_line(describe(error))}") from None
+    if variant.control and variant.control not in {each.token for each in plan.controls or ()}:
+        raise TrainError(f"study {study.name}, variant {variant.name}: {variant.control} is none of its controls")
+    return plan
+
+
+def _said(config: dict[str, Any]) -> dict[str, Any]:
+    """`config` without what is not said by the later keys."""
+    return {key: value for key, value in config.items() if value is not None or key not in _LATER}
+
+
+def _hash(decides: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _seeded(plan: TrainConfig | None, seed: int) -> TrainConfig | None:

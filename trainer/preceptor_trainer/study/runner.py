@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from preceptor_client.errors import PreceptorError
 from preceptor_client.stack import Endpoints, Stack, judge_part, sole_use, start_local_stack, vllm_part
+from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.demo.training import Continued, continued, run_trainer
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.evaluation.statistics import Estimate
@@ -98,34 +99,28 @@ class StudyRunner:
     def _do(
         self, stack: Stack, endpoints: Endpoints, judges: dict[str, str], run: Run, accuracy: TeacherAccuracy
     ) -> None:
-        """Train and measure. The result is the last thing that is written."""
+        """Train, unless that is done, and measure. The result is the last thing that is written."""
         started = time.monotonic()
         name = f"{run.variant.name}, seed {run.seed}"
-        checkpoint = run.start(self._folder)
         cost = {"steps": 0, "train_s": 0.0, "judge_calls": 0}
         if run.plan:
             config = run.config(self._folder, endpoints, self._threads)
-            holding = (
-                held_judge(stack, endpoints, config, config.staleness.limit * config.cohorts_per_step)
-                if run.variant.hold
-                else nullcontext()
-            )
-            with self._bar(name, config.steps) as on_step, holding:
-                run_trainer(stack, config, start="resume", on_step=on_step)
-            checkpoint = config.out / "final"
+            if not self._is_trained(run):
+                self._train(stack, endpoints, run, config, name)
             summary = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
             cost = {
                 "steps": config.steps,
                 "train_s": summary["elapsed_s"],
                 "judge_calls": summary["judge"].get("calls", 0),
             }
-        policy = self._continue(run, checkpoint)
+        policy = self._continue(run, config.out / "final" if run.plan else run.start(self._folder))
         try:
             measures = measure(policy, self._base(run.seed, run.size), judges, run.size.judged)
         except PreceptorError as error:
             raise TrainError(f"a judge of the evaluation does not answer: {error}") from error
         record = {
             "id": run.id,
+            "training": run.training,
             "measures": {name: _exactly(estimate) for name, estimate in measures.items()},
             **cost,
             "teacher": asdict(accuracy),
@@ -138,9 +133,23 @@ class StudyRunner:
         if not self._console.is_terminal:
             self._console.print(f"{name}: done in {time.monotonic() - started:.0f} s")
 
+    def _is_trained(self, run: Run) -> bool:
+        """Whether a run that measures the same policy, behind another control, is done."""
+        same = (other for other in self._runs if other.training == run.training)
+        return any(self._folder.result(other.id).exists() for other in same)
+
+    def _train(self, stack: Stack, endpoints: Endpoints, run: Run, config: TrainConfig, name: str) -> None:
+        holding = (
+            held_judge(stack, endpoints, config, config.staleness.limit * config.cohorts_per_step)
+            if run.variant.hold
+            else nullcontext()
+        )
+        with self._bar(name, config.steps) as on_step, holding:
+            run_trainer(stack, config, start="resume", on_step=on_step)
+
     def _continue(self, run: Run, checkpoint: Path) -> Continued:
         corpus = self._folder.world(run.seed, run.size).held_out_corpus
-        return continued(checkpoint, corpus, run.size.held_out, seed=run.seed)
+        return continued(checkpoint, corpus, run.size.held_out, seed=run.seed, control=run.variant.control)
 
     def _continue_base(self, seed: int, size: StudySize) -> Continued:
         world = self._folder.world(seed, size)
