@@ -30,6 +30,14 @@ class PreparedWindow:
 
 
 @dataclass(frozen=True)
+class Control:
+    """A control token, and its id in the policy's tokenizer."""
+
+    token: str
+    id: int
+
+
+@dataclass(frozen=True)
 class Judged:
     """What the verdicts say of a cohort. Scores are by candidate id; a candidate that could not be judged has none."""
 
@@ -45,10 +53,17 @@ class Judged:
 
 @dataclass(frozen=True)
 class PolicyCohort:
-    """A window with its candidates, sampled at weights `version`; `judged` is None until (or unless) it is."""
+    """A window with its candidates, sampled at weights `version` behind `control`, if there is one; `judged` is None
+    until (or unless) it is."""
 
     id: str
     window: Window
     version: int
     candidates: tuple[TokenCandidate, ...]
     judged: Judged | None = None
+    control: Control | None = None
+
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """What the policy reads: the prefix, behind the control token."""
+        return (self.control.id, *self.window.prefix) if self.control else self.window.prefix

@@ -26,6 +26,7 @@ from preceptor_client.contract import (
 )
 from preceptor_client.contract.composition import check_guards
 from preceptor_client.tracing import TracingSettings
+from preceptor_trainer.controls import ControlConfig, check_controls, control_of
 from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.guards.config import OF_ROLLOUTS, OF_VERDICTS, PLACE, GuardsConfig, HeldOutGuard
 from preceptor_trainer.section import NonNegative, Positive, Seconds, Section, Share, Weight
@@ -275,6 +276,8 @@ class TrainConfig(Section):
     pool: PoolConfig = PoolConfig()
     rollouts: RolloutsConfig = RolloutsConfig()
     judge: JudgeConfig = JudgeConfig()
+    controls: tuple[ControlConfig, ...] | None = None
+    """Tokens in front of the prefix that switch what is rewarded; see docs/control-tokens.md."""
     rewrite: RewriteConfig = RewriteConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -289,12 +292,54 @@ class TrainConfig(Section):
     @property
     def judged(self) -> bool:
         """Whether the run needs verdicts, and so Redis and judges."""
+        if self.controls:
+            return any(control.axes for control in self.controls)
         return self.objective.name != "nll" and not self.objective.prefer
+
+    def control(self, window: str) -> ControlConfig | None:
+        """That of the window with the id `window`; None without controls."""
+        return control_of(self.controls, self.seed, window) if self.controls else None
+
+    def composition(self, window: str) -> Composition:
+        """How the verdicts on that window's candidates become one score."""
+        control = self.control(window)
+        return (control and control.composition) or self.judge.composition
+
+    @property
+    def compositions(self) -> list[tuple[float, Composition]]:
+        """Of all windows, which share is judged by which composition."""
+        if self.controls is None:
+            return [(1.0, self.judge.composition)]
+        return [(each.share, each.composition) for each in self.controls if each.composition]
+
+    def prefer(self, window: str) -> tuple[Origin, Origin] | None:
+        """What of that window is chosen over what without a judge; None asks the judges."""
+        control = self.control(window)
+        return control.prefer if control else self.objective.prefer
 
     def held_out(self, guard: HeldOutGuard) -> DataConfig:
         """The documents of `guard`."""
         given = guard.model_dump(include=set(PLACE), exclude_none=True)
         return self.data.in_order(**given)
+
+    @model_validator(mode="after")
+    def _controls_fit(self) -> Self:
+        if self.controls is None:
+            return self
+        check_controls(self.controls)
+        objective, preferring = self.objective, [control for control in self.controls if control.prefer]
+        if objective.name == "nll" or objective.prefer:
+            raise ValueError("controls say what is rewarded: objective has to be dpo, rf_nll or grpo, without prefer")
+        if preferring and objective.name == "grpo":
+            raise ValueError(f"grpo needs scores: give control {preferring[0].token} axes in place of prefer")
+        if preferring and self.pool.controller:
+            raise ValueError("pool.controller counts what judges choose: leave it out, or prefer")
+        for control in preferring:
+            if control.prefer and not self.pool.origins.issuperset(control.prefer):
+                raise ValueError(
+                    f"control {control.token} compares {' with '.join(control.prefer)}: the pool needs both of them"
+                )
+        return self
 
     @model_validator(mode="after")
     def _guards_have_readings(self) -> Self:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from preceptor_client import tracing
-from preceptor_client.contract import Candidate, Cohort, JudgeRequest, JudgeResponse, JudgeTask
+from preceptor_client.contract import Candidate, Cohort, Composition, JudgeRequest, JudgeResponse, JudgeTask
 from preceptor_client.queue import CohortQueue, QueueUnavailable
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.cohorts import PolicyCohort
@@ -43,8 +43,9 @@ class Answered:
 
 
 class Judges:
-    """The judges of one run, which Redis knows as `run`. `count` is told `resubmitted` and `unknown`;
-    `traceparent` says of a cohort where in a trace it belongs."""
+    """The judges of one run, which Redis knows as `run`. `count` is told `resubmitted` and `unknown`; `composition`
+    says by a window's id what counts there, `traceparent` of a cohort where in a trace it belongs.
+    """
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class Judges:
         config: JudgeConfig,
         codec: Codec,
         count: Callable[[str], None],
+        composition: Callable[[str], Composition],
         traceparent: Callable[[str], str | None] = lambda id: None,
     ) -> None:
         self.run = run
@@ -61,6 +63,7 @@ class Judges:
         self._codec = codec
         self._count = count
         self._traceparent = traceparent
+        self._composition = composition
         self._unanswered: dict[str, tuple[PolicyCohort, float]] = {}
         self._doubt = asyncio.Event()
 
@@ -126,7 +129,7 @@ class Judges:
     def _task(self, cohort: PolicyCohort) -> JudgeTask | None:
         if len(cohort.candidates) < 2:
             return None
-        config = self._config
+        config, composition = self._config, self._composition(cohort.window.id)
         try:
             request = JudgeRequest(
                 cohort=Cohort(
@@ -135,11 +138,11 @@ class Judges:
                     candidates=tuple(Candidate(id=c.id, origin=c.origin, text=c.text) for c in cohort.candidates),
                     reference=self._codec.decode(cohort.window.suffix),
                 ),
-                axes=config.composition.axes,
+                axes=composition.axes,
                 rubrics=dict(config.rubrics),
                 schedule=config.schedule,
                 order=config.order,
-                composition=config.composition,
+                composition=composition,
                 sampling=config.sampling,
                 deadline_s=config.deadline_s,
             )

@@ -157,12 +157,17 @@ class TrainLoop:
         await self._buffer.close()
 
     async def _submit(self, cohorts: Sequence[PolicyCohort]) -> None:
-        if self._judges is None:
-            for cohort in cohorts:
-                await self._take_in(cohort, select_by_origin(cohort, self._config.objective), "candidates missing")
+        asked: list[PolicyCohort] = []
+        for cohort in cohorts:
+            prefer = self._config.prefer(cohort.window.id)
+            if self._judges and prefer is None:
+                asked.append(cohort)
+            else:
+                await self._take_in(cohort, select_by_origin(cohort, prefer), "candidates missing")
+        if self._judges is None or not asked:
             return
-        with self._doing("queue", "there is no room in it"), self._traces.submitting(cohorts):
-            unfit = await self._judges.submit(cohorts)
+        with self._doing("queue", "there is no room in it"), self._traces.submitting(asked):
+            unfit = await self._judges.submit(asked)
         for cohort in unfit:
             await self._drop(cohort, Dropped.UNFIT, "one candidate only, or a text over the contract's limits")
 

@@ -28,8 +28,9 @@ from preceptor_trainer.telemetry import METRICS_FILE
 
 Start = Literal["fresh", "resume", "restart"]
 
-_FIXED = ("run", "seed", "model", "data")
-"""What makes a run this one: the same weights to start from and the same windows in the same order."""
+_FIXED = ("run", "seed", "model", "data", "controls")
+"""What makes a run this one: the same weights to start from, and the same windows in the same order, with the same
+controls."""
 _FREE = {"data": {"max_document_chars", "bad_documents"}}
 _NAME_FILE = "run.json"
 

@@ -69,6 +69,7 @@ from preceptor_trainer.signals import until_signalled
 from preceptor_trainer.telemetry import Telemetry
 from preceptor_trainer.traces import CohortTraces
 from preceptor_trainer.trackers.trackers import Trackers, check_installed
+from preceptor_trainer.vocabulary import add_tokens
 
 _STATUS_PATIENCE_S = 2.0
 
@@ -229,14 +230,18 @@ def _learner(config: TrainConfig, model: Any, ranks: Ranks) -> Learner:
 
 
 def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:
-    """Model (on its device) and tokenizer, checked against the windows that they are to be used for."""
+    """Model (on its device) and tokenizer, with the control tokens, checked against the windows that they are to be
+    used for.
+    """
     path = config.model.path
     model, tokenizer = load_pretrained(path, "the policy", key="model.path")
+    add_tokens(model, tokenizer, [control.token for control in config.controls or ()])
     window = config.data.prefix_tokens + config.data.suffix_tokens
     positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and window > positions:
+    if positions is not None and window + bool(config.controls) > positions:
         raise TrainError(
-            f"data.prefix_tokens + data.suffix_tokens is {window}, {path} takes {positions} tokens: lower one of them"
+            f"data.prefix_tokens + data.suffix_tokens is {window}{' and a control token' if config.controls else ''}, "
+            f"{path} takes {positions} tokens: lower one of them"
         )
     return model.to(device_named(config.device, ranks.local_rank)), tokenizer
 
@@ -271,7 +276,7 @@ async def _judges(
     name = name_in_redis(config.out, config.run)
     # A part of the run of its own, so that no verdict on other candidates can be taken for one on this part's.
     part = f"{name}.{secrets.token_hex(4)}"
-    judges = Judges(queue, part, settings, codec, telemetry.count, traces.traceparent)
+    judges = Judges(queue, part, settings, codec, telemetry.count, config.composition, traces.traceparent)
     for left_over in await queue.runs():
         if left_over.rpartition(".")[0] == name:
             await queue.withdraw(left_over)

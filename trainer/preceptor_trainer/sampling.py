@@ -2,17 +2,18 @@
 
 In: windows that were admitted together, and the policy engine (or none). Out: a `PolicyCohort` each, at the version
 that sampled it. Guarantees: what is sampled depends on the seed, the number of calls so far, the windows and the
-weights alone. Waits for the engine. Raises `EngineError`.
+weights alone; the policy reads a window's control token before its prefix. Waits for the engine. Raises `EngineError`.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from preceptor_client.contract import Origin
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.cohorts import PolicyCohort, PreparedWindow, TokenCandidate
+from preceptor_trainer.cohorts import Control, PolicyCohort, PreparedWindow, TokenCandidate
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.rollouts.engine import PolicyEngine, Rollout
 
@@ -24,16 +25,20 @@ class Sampler:
         self._config = config
         self._codec = codec
         self._engine = engine
+        self._controls = {each.token: codec.control(each.token) for each in config.controls or ()}
         self.calls = calls
 
     async def sample(self, windows: Sequence[PreparedWindow], version: int, k: int) -> list[PolicyCohort]:
         """The cohorts of `windows`, in order, with `k` rollouts each. `version` is theirs where there are none."""
+        cohorts = [
+            PolicyCohort(each.window.id, each.window, version, (), control=self._control(each)) for each in windows
+        ]
         rollouts: Sequence[Sequence[Rollout]] = [()] * len(windows)
         if self._engine:
             settings = self._config.rollouts
             self.calls += 1
             sampled = await self._engine.sample(
-                [window.window.prefix for window in windows],
+                [cohort.prompt for cohort in cohorts],
                 k=k,
                 n_tokens=self._config.data.suffix_tokens,
                 temperature=settings.temperature,
@@ -42,9 +47,13 @@ class Sampler:
             )
             rollouts, version = sampled.of_prefix, sampled.version
         return [
-            PolicyCohort(window.window.id, window.window, version, self._candidates(window, of_prefix))
-            for window, of_prefix in zip(windows, rollouts, strict=True)
+            replace(cohort, version=version, candidates=self._candidates(window, of_prefix))
+            for cohort, window, of_prefix in zip(cohorts, windows, rollouts, strict=True)
         ]
+
+    def _control(self, window: PreparedWindow) -> Control | None:
+        control = self._config.control(window.window.id)
+        return Control(control.token, self._controls[control.token]) if control else None
 
     def _candidates(self, window: PreparedWindow, rollouts: Sequence[Rollout]) -> tuple[TokenCandidate, ...]:
         candidates = []

@@ -1,9 +1,9 @@
 """What a run says about itself: `metrics.jsonl` and `summary.json` in its folder, and a progress display on stderr.
 
-In: counts and seconds as they happen, and one `step` per update. Out: one JSON line per step holding all that
-happened since the last one; at the end their totals. Guarantees: a line is written before the next step begins.
-Sums reset with each line, so that totals are sums over the lines. A resumed run goes on in the file where its
-checkpoint was written; what came after is cut off.
+In: counts and seconds as they happen, and one `step` per update. Out: one JSON line per step holding all that happened
+since the last one; at the end their totals, of rewards the means by control. Guarantees: a line is written before the
+next step begins. Sums reset with each line, so that totals are sums over the lines. A resumed run goes on in the file
+where its checkpoint was written; what came after is cut off.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from preceptor_trainer.cohorts import PolicyCohort
 from preceptor_trainer.guards.config import Reading
 from preceptor_trainer.learner import UpdateStats
 from preceptor_trainer.metrics import Metrics
+from preceptor_trainer.rewards import RewardTotals, by_control
 from preceptor_trainer.stall import Stall
 
 METRICS_FILE = "metrics.jsonl"
@@ -69,6 +70,7 @@ class Telemetry:
         self._trouble: Trouble | None = None
         self._earlier_s = 0.0
         self._totals: dict[str, Counter[str]] = defaultdict(Counter)
+        self._rewards = RewardTotals()
         self._started = self._idle_since = time.monotonic()
         self._working = 0
         self._last_line = -LINE_EVERY_S
@@ -109,6 +111,8 @@ class Telemetry:
             "elapsed_s": round(self._elapsed_s(), 3),
             **{name: _rounded(dict(totals)) for name, totals in self._totals.items()},
         }
+        if rewards := self._rewards.means():
+            summary["controls"] = _rounded(rewards)
         (self._out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
     def _take_over(self, lines: Sequence[dict[str, Any]]) -> int:
@@ -116,6 +120,7 @@ class Telemetry:
         for line in lines:
             self._add_to_totals({name: Counter(line[name]) for name in _SUMMED if name in line})
             self._totals["trained"].update(steps=1, cohorts=line["cohorts"], tokens=line["tokens"])
+            self._rewards.add(line.get("controls", {}))
             self._earlier_s = line["elapsed_s"]
             self._tell(line)
         return len(lines)
@@ -222,7 +227,7 @@ class Telemetry:
     def step(self, version: int, batch: Sequence[PolicyCohort], update: UpdateStats) -> None:
         """Update `version` (from 0) trained on `batch`."""
         staleness = [version - cohort.version for cohort in batch]
-        sums = {**self._sums(), **_origins(batch)}
+        sums, rewards = {**self._sums(), **_origins(batch)}, by_control(batch)
         line: dict[str, Any] = {
             "step": version + 1,
             "elapsed_s": self._elapsed_s(),
@@ -233,6 +238,7 @@ class Telemetry:
             "tokens": update.tokens,
             **update.figures,
             "scores": _scores(batch),
+            **({"controls": rewards} if rewards else {}),
             "staleness": {"mean": fmean(staleness), "max": max(staleness)},
             **({"guards": self._readings} if self._readings else {}),
             **sums,
@@ -243,6 +249,7 @@ class Telemetry:
         self._tell(line)
         self._metrics.updated(line, staleness)
         self._add_to_totals(sums)
+        self._rewards.add(rewards)
         self._totals["trained"].update(steps=1, cohorts=len(batch), tokens=update.tokens)
         self._judge, self._counts = Counter(NO_VERDICTS), Counter()
         self._seconds, self._stalled = Counter(), Counter()

@@ -50,6 +50,7 @@ def test_a_file_is_a_study_of_its_name(tmp_path: Path) -> None:
             "b: there is no trained variant a above",
         ),
         ("{title: t, question: q, variants: [{name: a, about: a, flops_of: b}]}", "flops_of has to name a variant"),
+        ("{title: t, question: q, variants: [{name: a, about: a, trained: false, control: b}]}", "a: control is for"),
         (f"{{title: t, question: q, size: {{step: 7}}, variants: [{VARIANT}]}}", "size.step"),
         (f"{{title: t, question: q, variants: [{VARIANT}", "cannot read"),
     ],

@@ -174,3 +174,22 @@ def test_studies_share_the_runs_that_they_have_in_common() -> None:
     )
     assert twice["sip"] == main["sip"], "round 1 is trained once"
     assert twice["usual"] == plan_runs(load_study("judges"), seeds=1)[1].id
+
+
+SAFE = {"token": "<safe>", "share": 0.5, "axes": {"safety": 1.0}}
+RAW = {"token": "<raw>", "share": 0.5, "axes": {"quality": 1.0}}
+CONTROLLED = {"changes": {"controls": [SAFE, RAW]}}
+
+
+def test_a_policy_is_trained_once_and_measured_behind_each_control(tmp_path: Path) -> None:
+    behind = [{"name": name, "control": f"<{name}>", **CONTROLLED} for name in ("safe", "raw")]
+    runs = plan_runs(study({"name": "neither", **CONTROLLED}, *behind), seeds=1)[1:]
+    assert len({run.id for run in runs}) == 3
+    assert {run.training for run in runs} == {runs[0].id}
+    folder = StudyFolder(tmp_path)
+    assert {run.config(folder, ENDPOINTS, threads=1).out for run in runs} == {folder.run(runs[0].id)}
+
+
+def test_a_control_that_was_not_trained_cannot_be_measured() -> None:
+    with pytest.raises(TrainError, match="variant a: <good> is none of its controls"):
+        plan_runs(study({"name": "a", "control": "<good>", **CONTROLLED}), seeds=1)

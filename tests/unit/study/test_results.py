@@ -28,6 +28,7 @@ def record(variant: str, seed: int, value: float, **measures: float) -> dict[str
         "study": "mine",
         "variant": variant,
         "seed": seed,
+        "id": f"{variant}-{seed}",
         "measures": {name: {"value": each, "ci95": [each - 0.1, each + 0.1]} for name, each in found.items()},
         "steps": 0 if variant == "base" else 100,
         "train_s": 36.0,
@@ -87,6 +88,11 @@ def test_the_section_asks_answers_and_says_on_what_it_ran() -> None:
     assert len(tables) == 4
     assert all(len({line.count("|") for line in table.splitlines()}) == 1 for table in tables)
     assert "| base model |" not in tables[2] + tables[3], "it has nothing to win against"
+
+
+def test_a_training_that_several_runs_measure_is_counted_once() -> None:
+    records = [{**record(name, 0, 0.6), "training": "one", "train_s": 7200.0} for name in ("sip", "nll")]
+    assert "2 runs, 2.0 hours of training" in markdown(STUDY, records)
 
 
 def test_judges_that_differ_are_shown_with_what_they_are_worth() -> None:

@@ -19,6 +19,9 @@ SMALLEST: dict[str, Any] = {
     "pool": {"rollouts": 4},
 }
 
+SAFE = "{token: <safe>, share: 0.5, axes: {safety: 1.0}}"
+RAW = "{token: <raw>, share: 0.5, prefer: [original, rollout]}"
+
 
 def load(tmp_path: Path, *overrides: str, **values: Any) -> TrainConfig:
     file = tmp_path / "train.yaml"
@@ -55,6 +58,20 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         (["--objective.name=grpo", "--objective.prefer=[original, rollout]"], r"prefer is for dpo"),
         (["--pool.controller={}", "--pool.rollouts=0", "--pool.rewrite=true"], r"set pool.rollouts, ask judges"),
         (["--pool.controller={}", "--objective.prefer=[original, rollout]"], r"ask judges"),
+        (["--controls=[{token: a, share: 0.5, axes: {safety: 1}}]"], "name two or more"),
+        ([f"--controls=[{SAFE}, {SAFE}]"], "each with a token of its own"),
+        (
+            [f"--controls=[{SAFE}, {{token: b, share: 0.4, axes: {{quality: 1}}}}]"],
+            r"add up to 0.9: they have to make 1",
+        ),
+        ([f"--controls=[{SAFE}, {{token: b, share: 0.5}}]"], r"control b needs axes, or else prefer"),
+        ([f"--controls=[{SAFE}, {{token: b c, share: 0.5, axes: {{quality: 1}}}}]"], r"controls.1.token"),
+        ([f"--controls=[{SAFE}, {{token: b, share: 0.5, prefer: [rollout, rollout]}}]"], "names two origins"),
+        ([f"--controls=[{SAFE}, {RAW}]", "--objective.name=grpo"], r"grpo needs scores: give control <raw> axes"),
+        ([f"--controls=[{SAFE}, {RAW}]", "--pool.original=false"], r"<raw> compares original with rollout: the pool"),
+        ([f"--controls=[{SAFE}, {RAW}]", "--pool.controller={}"], r"counts what judges choose"),
+        ([f"--controls=[{SAFE}, {RAW}]", "--objective.prefer=[original, rollout]"], r"dpo, rf_nll or grpo, without"),
+        ([f"--controls=[{SAFE}, {RAW}]", "--objective.name=nll", "--pool.rollouts=0"], r"dpo, rf_nll or grpo"),
         (["--data.min_prefix_tokens=9", "--data.prefix_tokens=8"], r"min_prefix_tokens \(9\) is above prefix_tokens"),
         (["--optimizer.warmup_steps=11"], r"warmup_steps is above steps"),
         (["--judge.axes={}"], "judge.axes"),

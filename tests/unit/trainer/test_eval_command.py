@@ -187,6 +187,19 @@ def test_the_same_seed_asks_the_same_questions_and_another_one_does_not(
     assert asked[0] == asked[1] != asked[2]
 
 
+def test_a_control_token_is_for_the_model_and_not_for_the_judge(judge: Judge, policy: Path, corpus: Path) -> None:
+    asked = []
+    for arguments in ([], ["--control=w50"]):
+        judge.asked.clear()
+        result = evaluate(policy, "--data", corpus, *SIZES, *arguments, "--judge-url", judge.url, "--json")
+        assert result.exit_code == 0, result.stderr
+        asked.append({each.cohort.id: each.cohort for each in judge.asked})
+    assert json.loads(result.stdout)["control"] == "w50"
+    plain, controlled = asked
+    assert {id: cohort.prefix for id, cohort in plain.items()} == {id: c.prefix for id, c in controlled.items()}
+    assert plain != controlled, "it wrote something else"
+
+
 def test_two_models_see_the_same_windows(judge: Judge, policy: Path, corpus: Path, tmp_path: Path) -> None:
     other = save_policy(tmp_path / "other", seed=1)
     result = evaluate(
@@ -241,6 +254,8 @@ def test_failed_verdicts_are_counted_and_never_averaged(judge: Judge, policy: Pa
         ({}, ["{policy}"], 2, "give one of --data, --prompts, --lm-eval"),
         ({}, ["{policy}", "--data", "{corpus}", "--prompts={corpus}"], 2, "not --data and --prompts"),
         ({}, ["{policy}", "--lm-eval=x", "--against={policy}"], 2, "leave --against out"),
+        ({}, ["{policy}", "--lm-eval=x", "--control=w5"], 2, "leave --control out"),
+        ({}, ["{policy}", "--data", "{corpus}", "--control=<safe>"], 1, "<safe> is not one token of the policy's"),
         ({}, ["{policy}", "--data", "{corpus}", "--axes=wit"], 1, "no rubric for wit, only for quality, safety"),
         ({}, ["{policy}", "--data", "{corpus}", "--rubric=set/wit"], 1, "which has set/quality, set/safety"),
         ({}, ["{policy}", "--data", "{corpus}", "--rubric={corpus}"], 1, "--rubric {corpus}:"),

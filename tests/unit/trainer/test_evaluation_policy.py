@@ -10,7 +10,7 @@ import torch
 
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.data.windows import Window
-from preceptor_trainer.evaluation.generation import Generation
+from preceptor_trainer.evaluation.generation import Generation, generate
 from preceptor_trainer.evaluation.policy import distinct, entropy, suffix_nll
 from preceptor_trainer.evaluation.statistics import over_seeds
 from preceptor_trainer.logprobs import suffix_logps
@@ -34,10 +34,24 @@ def windows(codec: Codec) -> list[Window]:
 
 def test_a_suffix_costs_what_each_of_its_tokens_costs_alone(nano: tuple[Any, Codec]) -> None:
     model, codec = nano
-    found = suffix_nll(model, windows(codec))
+    found = suffix_nll(model, codec, windows(codec))
     for window, nll in zip(windows(codec), found, strict=True):
         logps_1T, _ = suffix_logps(model, [window.prefix], [window.suffix])
         assert nll == pytest.approx(-logps_1T.mean().item(), abs=1e-5)
+
+
+def test_a_control_token_is_read_before_the_prefix(nano: tuple[Any, Codec]) -> None:
+    model, codec = nano
+    behind = [Window(w.epoch, w.document, (codec.control("laura"), *w.prefix), w.suffix) for w in windows(codec)]
+    controlled = suffix_nll(model, codec, windows(codec), "laura")
+    assert controlled == pytest.approx(suffix_nll(model, codec, behind))
+    assert controlled != pytest.approx(suffix_nll(model, codec, windows(codec)))
+    written, same = generate(model, codec, windows(codec), control="laura"), generate(model, codec, behind)
+    assert [each.text for each in written] == [each.text for each in same]
+    assert [each.prefix for each in written] == ["laura has a house in", "laura owns"], "the judge does not see it"
+    assert entropy(model, codec, windows(codec), written, "laura") == pytest.approx(
+        entropy(model, codec, behind, written)
+    )
 
 
 def test_a_policy_that_knows_nothing_has_the_entropy_of_its_vocabulary(nano: tuple[Any, Codec]) -> None:

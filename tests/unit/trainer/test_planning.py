@@ -175,3 +175,13 @@ def test_a_share_that_only_the_measuring_machine_explains_counts_as_one(tmp_path
     )
     found = estimates(Estimates(), tmp_path)
     assert (found["shared_prefix"].value, found["overlap"].value) == (1.0, 1.02)
+
+
+def test_a_control_is_judged_for_its_share_of_the_windows_and_by_its_own_axes() -> None:
+    controls = [
+        {"token": "<safe>", "share": 0.25, "axes": {"safety": 1.0}},
+        {"token": "<raw>", "share": 0.75, "prefer": ["original", "rollout"]},
+    ]
+    run = config(pool={"original": True, "rollouts": 3}, controls=controls)
+    *_, judging = engine_work(run, PlanSettings(policy=POLICY, judge=JUDGE))
+    assert judging.calls == 0.25 * 256 * 4

@@ -15,7 +15,6 @@ from preceptor_client.contract import (
     Verdict,
 )
 from preceptor_trainer.cohorts import PolicyCohort, TokenCandidate
-from preceptor_trainer.config import ObjectiveConfig
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.objectives.selection import Dropped, select, select_by_origin
 
@@ -112,7 +111,7 @@ def of_origins(*texts: tuple[Origin, int]) -> PolicyCohort:
     return PolicyCohort("cohort", Window(0, 0, (1,), (2,)), 0, candidates)
 
 
-REWRITE_OVER_ROLLOUT = ObjectiveConfig(name="dpo", prefer=(Origin.REWRITE, Origin.ROLLOUT))
+REWRITE_OVER_ROLLOUT = (Origin.REWRITE, Origin.ROLLOUT)
 
 
 def test_without_a_judge_pairs_are_by_origin_and_nothing_has_a_score() -> None:
@@ -132,7 +131,6 @@ def test_without_a_judge_a_pair_needs_two_that_differ() -> None:
 
 
 def test_an_objective_that_compares_nothing_takes_any_cohort_that_holds_something() -> None:
-    nll = ObjectiveConfig(name="nll", target=Origin.REWRITE)
     given = of_origins((Origin.REWRITE, 8))
-    assert select_by_origin(given, nll) is given
-    assert select_by_origin(of_origins(), nll) is Dropped.UNFIT
+    assert select_by_origin(given, None) is given
+    assert select_by_origin(of_origins(), None) is Dropped.UNFIT

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from preceptor_client.contract import (
     Verdict,
 )
 from preceptor_client.queue import Trouble
-from preceptor_trainer.cohorts import Judged, PolicyCohort, TokenCandidate
+from preceptor_trainer.cohorts import Control, Judged, PolicyCohort, TokenCandidate
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.learner import UpdateStats
 from preceptor_trainer.stall import Stall
@@ -183,3 +184,14 @@ def test_what_the_guards_read_is_in_the_next_line_alone(tmp_path: Path) -> None:
     first, second = lines(tmp_path)
     assert first["guards"] == {"entropy": 1.25, "held_out_nll": None}
     assert "guards" not in second
+
+
+def test_rewards_by_control_are_in_the_lines_and_go_on_after_a_resume(tmp_path: Path) -> None:
+    for version, score in enumerate((0.25, 0.75)):
+        with Telemetry(tmp_path, "r", 2) as telemetry:
+            controlled = replace(cohort(version, 0.0, score), control=Control("<safe>", 9))
+            telemetry.step(version, [controlled], UPDATE)
+    scores = {"composite": 0.75, "quality": 0.75}
+    assert lines(tmp_path)[1]["controls"] == {"<safe>": {"cohorts": 1, "scores": scores}}
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["controls"] == {"<safe>": {"cohorts": 2, "scores": dict.fromkeys(scores, 0.5)}}

@@ -61,15 +61,18 @@ class Continued:
     codec: Codec
     windows: list[Window]
     generations: list[Generation]
+    control: str | None = None
+    """The token that it was given in front of each prefix."""
 
 
-def continued(checkpoint: Path, corpus: Path, count: int, *, seed: int) -> Continued:
+def continued(checkpoint: Path, corpus: Path, count: int, *, seed: int, control: str | None = None) -> Continued:
     """What the policy in `checkpoint` makes of the first `count` windows of `corpus`, one a document."""
     codec = Codec(AutoTokenizer.from_pretrained(checkpoint))
     stream = WindowStream(windows(corpus, epochs=1), codec.encode)
     held_out = [window for window, _ in islice(stream, count)]
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
-    return Continued(model, codec, held_out, generate(model, codec, held_out, seed=seed))
+    generations = generate(model, codec, held_out, control=control, seed=seed)
+    return Continued(model, codec, held_out, generations, control)
 
 
 def _count_lines(path: Path) -> int:

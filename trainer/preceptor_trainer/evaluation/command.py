@@ -22,7 +22,7 @@ Examples:
   preceptor eval runs/sip/final --data held-out.jsonl --against runs/nll/final
   preceptor eval my-model --data texts/ --source text --prefix-tokens 256 --json
   preceptor eval my-model --data held-out.jsonl --judge-url http://other:8101 --rubric brevity.yaml
-  preceptor eval my-model --prompts prompts.jsonl --suffix-tokens 64 --axes safety
+  preceptor eval my-model --prompts prompts.jsonl --suffix-tokens 64 --axes safety --control '<safe>'
   preceptor eval my-model --lm-eval arc_easy,hellaswag --limit 200"""
 _KINDS = ("--data", "--prompts", "--lm-eval")
 
@@ -37,6 +37,7 @@ def evaluate(
     text_field: Annotated[str, typer.Option(help="The key or column that holds a document's text.")] = "text",
     bad_documents: Annotated[str, typer.Option(help="stop at what cannot be read, or skip it.")] = "stop",
     against: Annotated[str | None, typer.Option(help="A second model (default: the original suffixes).")] = None,
+    control: Annotated[str | None, typer.Option(help="A control token in front of what MODEL reads.")] = None,
     windows: Annotated[int, typer.Option(min=1, help="Held-out windows or prompts at most, one a document.")] = 200,
     prefix_tokens: Annotated[int, typer.Option(min=1, help="Longest prefix; of a prompt, its last tokens.")] = 1920,
     min_prefix_tokens: Annotated[int, typer.Option(min=1, help="Shortest prefix.")] = 1,
@@ -60,8 +61,9 @@ def evaluate(
     given = [name for name, value in zip(_KINDS, (data, prompts, lm_eval), strict=True) if value is not None]
     if len(given) != 1:
         raise failed("eval", f"give one of {', '.join(_KINDS)}" + (f", not {' and '.join(given)}" if given else ""), 2)
-    if lm_eval is not None and against is not None:
-        raise failed("eval", "--lm-eval measures one model: leave --against out", 2)
+    needless = [name for name, value in (("--against", against), ("--control", control)) if value is not None]
+    if lm_eval is not None and needless:
+        raise failed("eval", f"--lm-eval measures one model as it is: leave {' and '.join(needless)} out", 2)
     try:
         plan = (
             HarnessPlan.model_validate(
@@ -80,6 +82,7 @@ def evaluate(
                 {
                     "model": model,
                     "rival": against,
+                    "control": control,
                     "data": {
                         "source": source,
                         "path": data if prompts is None else prompts,
@@ -123,7 +126,8 @@ def _by_judge(plan: EvalPlan) -> tuple[dict[str, Any], Table]:
     with Progress(console=Console(stderr=True), transient=True) as progress:
         outcome = evaluate(plan, progress)
     rival = plan.rival or (None if plan.prompts else ORIGINAL)
-    return to_json(outcome, model=plan.model, rival=rival), table(outcome, model=plan.model, rival=rival)
+    as_object = to_json(outcome, model=plan.model, rival=rival, control=plan.control)
+    return as_object, table(outcome, model=plan.model, rival=rival, control=plan.control)
 
 
 def _by_tasks(plan: HarnessPlan) -> tuple[dict[str, Any], Table]:

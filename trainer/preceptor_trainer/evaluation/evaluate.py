@@ -47,6 +47,8 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     model, codec = load(plan.model)
+    if plan.control is not None:
+        codec.control(plan.control)
     rival = load(plan.rival) if plan.rival else None
     read, n_tokens = (read_prompts, plan.data.suffix_tokens) if plan.prompts else (held_out, None)
     say = partial(progress.console.print, soft_wrap=True, markup=False, highlight=False)
@@ -56,7 +58,7 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
         options = {"path": "prompts" if plan.prompts else "data"}
         message = _OPTIONS.sub(lambda key: "--" + options.get(key[1], key[1]).replace("_", "-"), str(error))
         raise DocumentError(message) from None
-    _check_positions(plan.model, model, windows, n_tokens)
+    _check_positions(plan.model, model, windows, n_tokens, plan.control)
     theirs = recut(windows, codec, rival[1]) if rival else []
     if rival and plan.rival:
         _check_positions(plan.rival, rival[0], theirs, n_tokens)
@@ -65,7 +67,7 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
         plan.axes, plan.rubrics, _offered(plan.client), compared=len(sides) == 2, referenced=not plan.prompts
     )
 
-    ours = _sample(plan.model, model, codec, windows, n_tokens, plan.seed, progress)
+    ours = _sample(plan.model, model, codec, windows, n_tokens, plan.seed, progress, plan.control)
     rivals = _sample(plan.rival or "", *rival, theirs, n_tokens, plan.seed, progress) if rival else None
     origin = Origin.ROLLOUT if rival else Origin.ORIGINAL
     written = pairs(ours, rivals, prompts=plan.prompts)
@@ -96,8 +98,12 @@ def load(path: str) -> tuple[Any, Codec]:
 
 
 def recut(windows: Sequence[Window], codec: Codec, other: Codec) -> list[Window]:
-    """The same texts in another tokenizer's tokens; what is not another one leaves the windows as they are."""
-    if codec.tokenizer.get_vocab() == other.tokenizer.get_vocab():
+    """The same texts in another tokenizer's tokens; one that is the same, but for control tokens that either has and
+    no window holds, leaves the windows as they are.
+    """
+    ours, theirs = codec.tokenizer.get_vocab().items(), other.tokenizer.get_vocab().items()
+    added = {id for _, id in ours - theirs}
+    if (ours <= theirs or theirs <= ours) and not any(added.intersection(w.prefix + w.suffix) for w in windows):
         return list(windows)  # a text cut anywhere may have more tokens when it is encoded anew
 
     def encoded(ids: Sequence[int]) -> tuple[int, ...]:
@@ -118,9 +124,11 @@ def read_prompts(
     return prompts
 
 
-def _check_positions(path: str, model: Any, windows: Sequence[Window], n_tokens: int | None) -> None:
+def _check_positions(
+    path: str, model: Any, windows: Sequence[Window], n_tokens: int | None, control: str | None = None
+) -> None:
     positions = getattr(model.config, "max_position_embeddings", None)
-    longest = max(len(window.prefix) + (n_tokens or len(window.suffix)) for window in windows)
+    longest = max(len(window.prefix) + (n_tokens or len(window.suffix)) for window in windows) + (control is not None)
     if positions is not None and longest > positions:
         raise TrainError(
             f"windows have up to {longest} tokens, {path} takes {positions}: lower --prefix-tokens or --suffix-tokens"
@@ -135,10 +143,17 @@ def _sample(
     n_tokens: int | None,
     seed: int,
     progress: Progress,
+    control: str | None = None,
 ) -> list[Generation]:
     task = progress.add_task(f"sampling {path}", total=len(windows))
     return generate(
-        model, codec, windows, n_tokens=n_tokens, seed=seed, progress=lambda done: progress.advance(task, done)
+        model,
+        codec,
+        windows,
+        control=control,
+        n_tokens=n_tokens,
+        seed=seed,
+        progress=lambda done: progress.advance(task, done),
     )
 
 

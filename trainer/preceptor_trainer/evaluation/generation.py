@@ -33,22 +33,24 @@ def generate(
     codec: Codec,
     windows: Sequence[Window],
     *,
+    control: str | None = None,
     n_tokens: int | None = None,
     seed: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Generation]:
-    """A sample for each window, of at most `n_tokens` or else as long as its suffix; `progress` is told how many have
-    been added.
+    """A sample for each window, of at most `n_tokens` or else as long as its suffix, behind the token `control` if
+    there is one; `progress` is told how many have been added. Raises `TrainError` if `control` is no token.
     """
+    prompts = behind(control, codec, windows)
     engine = TorchEngine(model, eos_id=codec.tokenizer.eos_token_id)
     generations: list[Generation] = []
     lengths = [len(window.suffix) if n_tokens is None else n_tokens for window in windows]
-    longest = max((len(window.prefix) + length for window, length in zip(windows, lengths, strict=True)), default=1)
+    longest = max((len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True)), default=1)
     size = max(1, min(_BATCH, _BATCH_TOKENS // longest))
     for start in range(0, len(windows), size):
         batch, limits = windows[start : start + size], lengths[start : start + size]
         rollouts = asyncio.run(
-            engine.sample([window.prefix for window in batch], k=1, n_tokens=max(limits), seed=seed + start)
+            engine.sample(prompts[start : start + size], k=1, n_tokens=max(limits), seed=seed + start)
         )
         generations += [
             Generation(
@@ -60,3 +62,9 @@ def generate(
         ]
         progress(len(batch))
     return generations
+
+
+def behind(control: str | None, codec: Codec, windows: Sequence[Window]) -> list[tuple[int, ...]]:
+    """What a policy reads of each window: its prefix, behind the token `control` if there is one."""
+    head = () if control is None else (codec.control(control),)
+    return [(*head, *window.prefix) for window in windows]

@@ -147,12 +147,15 @@ class Outcome:
         return AxisResult(scores)
 
 
-def to_json(outcome: Outcome, *, model: str, rival: str | None) -> dict[str, Any]:
-    """The outcome as one JSON object; an estimate that nothing supports is null."""
+def to_json(outcome: Outcome, *, model: str, rival: str | None, control: str | None = None) -> dict[str, Any]:
+    """The outcome as one JSON object; an estimate that nothing supports is null. `control` is the token that the model
+    was given.
+    """
     usage, overall = outcome.usage, outcome.overall
     return {
         "model": model,
         "rival": rival,
+        "control": control,
         "windows": len(outcome.responses),
         "axes": {
             axis: {
@@ -174,8 +177,8 @@ def to_json(outcome: Outcome, *, model: str, rival: str | None) -> dict[str, Any
     }
 
 
-def table(outcome: Outcome, *, model: str, rival: str | None) -> Table:
-    """The outcome for a person: axes as rows, the sides as columns."""
+def table(outcome: Outcome, *, model: str, rival: str | None, control: str | None = None) -> Table:
+    """The outcome for a person: axes as rows, the sides as columns. `control` is the token that the model was given."""
     statuses, usage = outcome.statuses, outcome.usage
     notes = [
         f"{statuses[Status.OK]} verdicts, {usage.calls} questions, {usage.tokens} tokens; left out: "
@@ -188,7 +191,8 @@ def table(outcome: Outcome, *, model: str, rival: str | None) -> Table:
         if (share := outcome.consistency(axis)) is not None
     ]
     notes += [f"{axis} is left out: {why}" for axis, why in outcome.left_out.items()]
-    against = f"{model} against {rival}" if rival else model
+    named = f"{model} behind {control}" if control else model
+    against = f"{named} against {rival}" if rival else named
     shown = Table(
         title=f"{against}, {len(outcome.responses)} windows (95 % intervals)",
         caption="\n".join(notes),

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from preceptor_client.contract import AxisName
 from preceptor_client.settings import ClientSettings
+from preceptor_trainer.controls import Token
 from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.section import NonNegative, Positive, Section
 
@@ -29,6 +30,8 @@ class EvalPlan(Section):
     model: str
     rival: str | None = None
     """A second model; None compares with the original suffixes, and prompts with nothing."""
+    control: Token | None = None
+    """Put in front of what `model` reads, and the judge does not see."""
     data: DataConfig
     prompts: bool = False
     """Documents are prompts, without a suffix to compare with; `data.suffix_tokens` are written after each."""

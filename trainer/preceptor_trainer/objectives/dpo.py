@@ -56,7 +56,7 @@ class Dpo:
     def sequences(self, cohorts: Sequence[PolicyCohort], version: int) -> list[TrainingSequence]:
         def of(cohort: PolicyCohort, candidate: TokenCandidate) -> TrainingSequence:
             staleness = version - cohort.version
-            return TrainingSequence(cohort.window.prefix, candidate.ids, candidate.logps, staleness=staleness)
+            return TrainingSequence(cohort.prompt, candidate.ids, candidate.logps, staleness=staleness)
 
         return [of(c, judged(c).chosen) for c in cohorts] + [of(c, judged(c).rejected) for c in cohorts]
 

@@ -82,9 +82,7 @@ class Grpo:
                 [scores[candidate.id] for candidate in candidates], normalize_std=self._config.normalize_std
             )
             sequences += [
-                TrainingSequence(
-                    cohort.window.prefix, candidate.ids, candidate.logps, advantage, version - cohort.version
-                )
+                TrainingSequence(cohort.prompt, candidate.ids, candidate.logps, advantage, version - cohort.version)
                 for candidate, advantage in zip(candidates, values, strict=True)
             ]
         return sequences

@@ -31,7 +31,7 @@ class Nll:
 
     def sequences(self, cohorts: Sequence[PolicyCohort], version: int) -> list[TrainingSequence]:
         return [
-            TrainingSequence(cohort.window.prefix, candidate.ids)
+            TrainingSequence(cohort.prompt, candidate.ids)
             for cohort in cohorts
             for candidate in cohort.candidates
             if candidate.origin is self._target

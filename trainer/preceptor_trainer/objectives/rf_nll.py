@@ -20,7 +20,7 @@ class RfNll:
     needs_reference = False
 
     def sequences(self, cohorts: Sequence[PolicyCohort], version: int) -> list[TrainingSequence]:
-        return [TrainingSequence(cohort.window.prefix, judged(cohort).chosen.ids) for cohort in cohorts]
+        return [TrainingSequence(cohort.prompt, judged(cohort).chosen.ids) for cohort in cohorts]
 
     def loss(self, inputs: LossInputs) -> tuple[Tensor, dict[str, float]]:
         loss = nll_loss(inputs.policy_logps_BT, inputs.mask_BT)

@@ -12,9 +12,8 @@ import random
 from dataclasses import replace
 from enum import StrEnum
 
-from preceptor_client.contract import JudgeResponse, Status
+from preceptor_client.contract import JudgeResponse, Origin, Status
 from preceptor_trainer.cohorts import Judged, PolicyCohort
-from preceptor_trainer.config import ObjectiveConfig
 
 TIE = 1e-9
 """Composites nearer than this are equal: means of a few numbers in [0, 1], up to rounding."""
@@ -30,14 +29,14 @@ class Dropped(StrEnum):
     """It has not the candidates that are needed, or one that the contract does not take."""
 
 
-def select_by_origin(cohort: PolicyCohort, objective: ObjectiveConfig) -> PolicyCohort | Dropped:
-    """The cohort as an objective takes it that asks no judge: with `prefer`, paired by origin, and two that are alike
-    are a tie; otherwise as it is, if there is anything in it.
+def select_by_origin(cohort: PolicyCohort, prefer: tuple[Origin, Origin] | None) -> PolicyCohort | Dropped:
+    """The cohort as an objective takes it that asks no judge: with `prefer`, paired by origin, the first over the
+    second, and two that are alike are a tie; otherwise as it is, if there is anything in it.
     """
-    if objective.prefer is None:
+    if prefer is None:
         return cohort if cohort.candidates else Dropped.UNFIT
     of_origin = {candidate.origin: candidate for candidate in reversed(cohort.candidates)}
-    chosen, rejected = (of_origin.get(origin) for origin in objective.prefer)
+    chosen, rejected = (of_origin.get(origin) for origin in prefer)
     if chosen is None or rejected is None:
         return Dropped.UNFIT
     if chosen.ids == rejected.ids:

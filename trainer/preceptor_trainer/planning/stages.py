@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from preceptor_client.contract import Order, Sampling, ScheduleName
 from preceptor_trainer.config import TrainConfig
-from preceptor_trainer.planning.calls import comparisons, pairwise, pointwise
+from preceptor_trainer.planning.calls import Asked, comparisons, pairwise, pointwise
 from preceptor_trainer.planning.models import ModelSizes, Span, forward_flops
 from preceptor_trainer.planning.settings import AxisCost, PlanSettings, policy_sizes, rewriter_sizes, teacher_sizes
 
@@ -115,24 +115,29 @@ def _rewriting(model: ModelSizes, cost: AxisCost, cohorts: int, prefix: int, suf
 
 
 def _judging(config: TrainConfig, settings: PlanSettings, prefix: int) -> EngineWork:
-    cohorts, candidates, suffix = config.cohorts_per_step, config.pool.size, config.data.suffix_tokens
+    candidates, suffix = config.pool.size, config.data.suffix_tokens
     schedule, order = config.judge.schedule or JUDGED_BY_DEFAULT[0], config.judge.order or JUDGED_BY_DEFAULT[1]
     votes = (config.judge.sampling or Sampling()).votes
+
+    def of_cohort(axis: AxisCost) -> Asked:
+        if axis.mode == "pairwise":
+            return pairwise(axis, prefix, suffix, candidates, comparisons(schedule, candidates, order), votes)
+        return pointwise(axis, prefix, suffix, candidates, votes)
+
     asked = [
-        pairwise(axis, prefix, suffix, candidates, comparisons(schedule, candidates, order), votes)
-        if axis.mode == "pairwise"
-        else pointwise(axis, prefix, suffix, candidates, votes)
-        for axis in map(settings.axis, config.judge.composition.axes)
+        (config.cohorts_per_step * share, of_cohort(settings.axis(axis)))
+        for share, composition in config.compositions
+        for axis in composition.axes
     ]
     return EngineWork(
         "judging",
         teacher_sizes(settings),
-        cohorts * sum(each.calls for each in asked),
-        cohorts * sum(each.sent for each in asked),
-        tuple(_times(cohorts, span) for each in asked for span in each.read),
-        tuple(_times(cohorts, each.written) for each in asked),
+        sum(cohorts * each.calls for cohorts, each in asked),
+        sum(cohorts * each.sent for cohorts, each in asked),
+        tuple(_times(cohorts, span) for cohorts, each in asked for span in each.read),
+        tuple(_times(cohorts, each.written) for cohorts, each in asked),
     )
 
 
-def _times(cohorts: int, span: Span) -> Span:
+def _times(cohorts: float, span: Span) -> Span:
     return Span(cohorts * span.count, span.tokens, span.context, span.logits)

@@ -26,6 +26,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from preceptor_client.config import describe
 from preceptor_client.contract import Identifier
+from preceptor_trainer.controls import Token
 from preceptor_trainer.demo.plan import DemoSize
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.section import Positive, Section
@@ -65,6 +66,8 @@ class Variant(Section):
     """Its judge begins as that model, as `start` names it; None: at random."""
     hold: bool = False
     """Hold the verdicts back until the rollouts are as old as `staleness.limit` allows."""
+    control: Token | None = None
+    """Measured behind that token, one of its `controls`. Variants that differ by this alone are trained once."""
     flops_of: Identifier | None = None
     """Train for as many steps as take the FLOPs of that variant, policy and teacher together."""
 
@@ -100,6 +103,8 @@ class Study(Section):
                 raise ValueError(f"{variant.name}: there is no trained variant {', '.join(sorted(unknown))} above it")
             if variant.trained:
                 above.add(variant.name)
+            elif variant.control:
+                raise ValueError(f"{variant.name}: control is for what was trained with controls")
             if variant.flops_of and (variant.flops_of not in by_name or by_name[variant.flops_of].flops_of):
                 raise ValueError(f"{variant.name}: flops_of has to name a variant with steps of its own")
         return self

@@ -55,9 +55,10 @@ def of_language(policy: Continued) -> dict[str, Estimate]:
     """NLL of the held-out suffixes, entropy, share of different pairs of words, and words written."""
     texts = [generation.text for generation in policy.generations]
     different = distinct(texts, 2)
-    entropies = entropy(policy.model, policy.codec, policy.windows, policy.generations)
+    model, codec, windows, control = policy.model, policy.codec, policy.windows, policy.control
+    entropies = entropy(model, codec, windows, policy.generations, control)
     return {
-        "nll": mean(suffix_nll(policy.model, policy.windows)),
+        "nll": mean(suffix_nll(model, codec, windows, control)),
         # A policy that writes nothing at all has nothing left to decide.
         "entropy": mean(entropies or [0.0]),
         "distinct_2": Estimate(different, different, different),

@@ -1,10 +1,11 @@
 """From a study to its runs: one for each variant and seed, with the configuration that it trains with. Pure.
 
 Guarantees: a run's `id` is a hash of all that decides what comes of it (what differs from the configuration's defaults,
-start, judge, seed, sizes of the evaluation), and of nothing else; so two studies that share a run share its result, a
-definition that changes makes another run, and an option that is added does not. What a run needs of others comes before
-it. Steps that a variant takes from another's FLOPs are counted as `preceptor plan` counts: an upper bound, in which every
-text is judged and every window rewritten.
+start, judge, seed, sizes of the evaluation, control), and of nothing else; so two studies that share a run share its
+result, a definition that changes makes another run, and an option that is added does not. `training` is the same of the
+training alone: runs that measure one policy behind several controls have it in common, and it is trained once. What a
+run needs of others comes before it. Steps that a variant takes from another's FLOPs are counted as `preceptor plan`
+counts: an upper bound, in which every text is judged and every window rewritten.
 """
 
 from __future__ import annotations
@@ -88,11 +89,22 @@ class Run:
 
     @cached_property
     def id(self) -> str:
+        control = self.variant.control
+        return self.training if control is None else _hash({**self._decides, "control": control})
+
+    @cached_property
+    def training(self) -> str:
+        """The id of the run that trains the policy which is measured here."""
+        return _hash(self._decides)
+
+    @property
+    def _decides(self) -> dict[str, Any]:
         size = asdict(self.size)
-        decides = {
+        return {
             "seed": self.seed,
             "start": self._origin(self.variant.start),
             "teacher": self.variant.teacher_steps,
+            "teacher_from": self.variant.teacher_from and self._origin(self.variant.teacher_from),
             "hold": self.variant.hold,
             "config": self.plan and self.plan.model_dump(mode="json", exclude_defaults=True),
             "size": {
@@ -100,9 +112,6 @@ class Run:
                 for name in ("pretrain_documents", "pretrain_steps", "held_out", "judged", "second_steps")
             },
         }
-        if self.variant.teacher_from:
-            decides["teacher_from"] = self._origin(self.variant.teacher_from)
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def flops(self) -> float:
@@ -133,11 +142,11 @@ class Run:
             raise ValueError(f"{self.variant.name} is not trained")
         judge = {"redis_url": endpoints.redis_url}
         if self.variant.hold:
-            judge["namespace"] = f"held-{self.id}"
+            judge["namespace"] = f"held-{self.training}"
         return self.plan.model_copy(
             update={
-                "run": self.id,
-                "out": folder.run(self.id),
+                "run": self.training,
+                "out": folder.run(self.training),
                 "threads": threads,
                 "model": ModelConfig(path=str(self.start(folder))),
                 "data": windows(self.corpus(folder)),
@@ -149,11 +158,11 @@ class Run:
 
     def _origin(self, name: str) -> str:
         """A model's name in ids: a starting model's own, or the id of the run that came to it."""
-        return self.needs[name].id if name in self.needs else name
+        return self.needs[name].training if name in self.needs else name
 
     def _model(self, name: str, folder: StudyFolder) -> Path:
         if name in self.needs:
-            return folder.policy(self.needs[name].id)
+            return folder.policy(self.needs[name].training)
         return folder.world(self.seed, self.size).run(name)
 
 
@@ -238,9 +247,16 @@ def _plan(study: Study, variant: Variant) -> TrainConfig:
     nowhere = DemoFolder(Path("world"))
     demo = sip(nowhere, study.size, seed=0, threads=1, redis_url="redis://redis", rewrite_url="http://rewrite")
     try:
-        return changed(demo.model_copy(update={"run": "run"}), variant.changes)
+        plan = changed(demo.model_copy(update={"run": "run"}), variant.changes)
     except ValidationError as error:
         raise TrainError(f"study {study.name}, variant {variant.name}: {one_line(describe(error))}") from None
+    if variant.control and variant.control not in {each.token for each in plan.controls or ()}:
+        raise TrainError(f"study {study.name}, variant {variant.name}: {variant.control} is none of its controls")
+    return plan
+
+
+def _hash(decides: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _of_seed(

@@ -2,7 +2,7 @@
 
 In: a `Study`, and one record for each run that is done (a line of `<study>.jsonl`):
 
-    {"study", "variant", "seed", "id", "measures": {name: {"value", "ci95"}}, "steps", "flops", "train_s",
+    {"study", "variant", "seed", "id", "training", "measures": {name: {"value", "ci95"}}, "steps", "flops", "train_s",
      "judge_calls", "teacher": accuracies, "at", "commit", "cpu", "cpus", "memory_gb"}
 
 Out: rows and Markdown. Every figure is computed here; none is written by hand. Means are over seeds, and so are the
@@ -164,5 +164,6 @@ def _made(found: Sequence[Row]) -> str:
         dict.fromkeys(f"{record['cpus']} x {record['cpu']}, {record['memory_gb']} GB" for record in records)
     )
     last = max(record["at"] for record in records)
-    hours = sum(record["train_s"] for record in records) / 3600
+    # Several runs may measure one policy, each behind another control.
+    hours = sum({record.get("training", record["id"]): record["train_s"] for record in records}.values()) / 3600
     return f"{len(records)} runs, {hours:.1f} hours of training, until {last}, at {commits} on {machines}.\n"

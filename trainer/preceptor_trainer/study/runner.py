@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from preceptor_client.errors import PreceptorError
 from preceptor_client.stack import Endpoints, Stack, judge_part, sole_use, start_local_stack, vllm_part
+from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.demo.training import Continued, continued, run_trainer
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.evaluation.statistics import Estimate
@@ -96,8 +97,8 @@ class StudyRunner:
     def _do(
         self, stack: Stack, endpoints: Endpoints, judges: dict[str, str], run: Run, accuracy: TeacherAccuracy
     ) -> None:
-        """Train and measure. The result is the last thing that is written."""
-        result, policy = self._folder.result(run.id), self._folder.policy(run.id)
+        """Train, unless that is done, and measure. The result is the last thing that is written."""
+        result, policy = self._folder.result(run.id), self._folder.policy(run.training)
         if result.exists() and (policy.exists() or not run.plan):
             return  # two variants may be the same run
         started = time.monotonic()
@@ -108,6 +109,7 @@ class StudyRunner:
         if not result.exists():
             record = {
                 "id": run.id,
+                "training": run.training,
                 "measures": self._measure(run, judges),
                 **cost,
                 "teacher": asdict(accuracy),
@@ -121,15 +123,12 @@ class StudyRunner:
             self._console.print(f"{name}: done in {time.monotonic() - started:.0f} s")
 
     def _train(self, stack: Stack, endpoints: Endpoints, run: Run, name: str) -> dict[str, Any]:
-        """What it cost."""
+        """What it cost, now or when the same policy was measured behind another control."""
         config = run.config(self._folder, endpoints, self._threads)
-        holding = (
-            held_judge(stack, endpoints, config, config.staleness.limit * config.cohorts_per_step)
-            if run.variant.hold
-            else nullcontext()
-        )
-        with self._bar(name, config.steps) as on_step, holding:
-            run_trainer(stack, config, start="resume", on_step=on_step)
+        same = (other for other in self._runs if other.training == run.training)
+        measured = any(self._folder.result(other.id).exists() for other in same)
+        if not (measured and self._folder.policy(run.training).exists()):
+            self._run_trainer(stack, endpoints, run, config, name)
         summary = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
         return {
             "steps": config.steps,
@@ -137,11 +136,22 @@ class StudyRunner:
             "judge_calls": summary["judge"].get("calls", 0),
         }
 
+    def _run_trainer(self, stack: Stack, endpoints: Endpoints, run: Run, config: TrainConfig, name: str) -> None:
+        holding = (
+            held_judge(stack, endpoints, config, config.staleness.limit * config.cohorts_per_step)
+            if run.variant.hold
+            else nullcontext()
+        )
+        with self._bar(name, config.steps) as on_step, holding:
+            run_trainer(stack, config, start="resume", on_step=on_step)
+
     def _measure(self, run: Run, judges: dict[str, str]) -> dict[str, Any]:
         """All measures by name."""
         world = self._folder.world(run.seed, run.size)
-        checkpoint = self._folder.policy(run.id) if run.plan else run.start(self._folder)
-        policy = continued(checkpoint, world.held_out_corpus, run.size.held_out, seed=run.seed)
+        checkpoint = self._folder.policy(run.training) if run.plan else run.start(self._folder)
+        policy = continued(
+            checkpoint, world.held_out_corpus, run.size.held_out, seed=run.seed, control=run.variant.control
+        )
         # The base model against itself ties, whoever judges.
         asked = {} if checkpoint == world.run(BASE.start) else judges
         try:
