@@ -43,8 +43,8 @@ class Answered:
 
 
 class Judges:
-    """The judges of one run, which Redis knows as `run`. `count` is told `resubmitted` and `unknown`;
-    `traceparent` says of a cohort where in a trace it belongs."""
+    """The judges of one run, which Redis knows as `run`. `count` is told `resubmitted` and `unknown`; `traceparent` says
+    of a cohort where in a trace it belongs, `in_detail` whether its reasons and comparisons are wanted."""
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Judges:
         codec: Codec,
         count: Callable[[str], None],
         traceparent: Callable[[str], str | None] = lambda id: None,
+        in_detail: Callable[[str], bool] = lambda id: False,
     ) -> None:
         self.run = run
         self._queue = queue
@@ -61,6 +62,7 @@ class Judges:
         self._codec = codec
         self._count = count
         self._traceparent = traceparent
+        self._in_detail = in_detail
         self._unanswered: dict[str, tuple[PolicyCohort, float]] = {}
         self._doubt = asyncio.Event()
 
@@ -142,6 +144,7 @@ class Judges:
                 composition=config.composition,
                 sampling=config.sampling,
                 deadline_s=config.deadline_s,
+                detail=self._in_detail(cohort.id),
             )
         except ValidationError:
             return None
