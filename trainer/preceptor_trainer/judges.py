@@ -43,8 +43,8 @@ class Answered:
 
 
 class Judges:
-    """The judges of one run, which Redis knows as `run`. `count` is told `resubmitted` and `unknown`; `traceparent` says
-    of a cohort where in a trace it belongs, `in_detail` whether its reasons and comparisons are wanted."""
+    """The judges of one run, which Redis knows as `run`. `count` is told `resubmitted` and `unknown`; `traceparent`
+    says of a cohort where in a trace it belongs, `in_detail` whether its reasons and comparisons are wanted."""
 
     def __init__(
         self,
