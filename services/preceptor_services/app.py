@@ -25,6 +25,7 @@ from preceptor_services.assembly import assemble
 from preceptor_services.auth import Access, spend
 from preceptor_services.batches.routes import BATCHES_PATH
 from preceptor_services.batches.service import Batches
+from preceptor_services.dashboard import Dashboard
 from preceptor_services.engine import EngineError
 from preceptor_services.idempotency import KeyReusedError, Replays
 from preceptor_services.judging import UnjudgeableError
@@ -84,15 +85,16 @@ _REWRITE_EXAMPLES: dict[str, Any] = {
 
 
 def judge_app(settings: ServiceSettings) -> FastAPI:
-    """`POST /v1/judge`, `/v1/batches` and `GET /v1/rubrics`. Raises RubricError or KeysError if the rubrics or the keys
-    file cannot be used."""
+    """`POST /v1/judge`, `/v1/batches`, `GET /v1/rubrics` and the dashboard. Raises RubricError, KeysError or
+    QueueMisfit if the rubrics, the keys file or a Redis's URL cannot be used."""
     parts = assemble(settings)
     access = Access(settings, parts.metrics)
     batches = Batches(settings, parts, access)
+    dashboard = Dashboard(settings, "judge")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with parts.running(), batches.running():
+        async with parts.running(), batches.running(), dashboard.running():
             yield
 
     app = base_app(
@@ -106,7 +108,8 @@ def judge_app(settings: ServiceSettings) -> FastAPI:
         lifespan=lifespan,
     )
     access.describe(app)
-    app.include_router(batches.router)
+    for router in (batches.router, *dashboard.routers):
+        app.include_router(router)
     answer = _Answering(parts.metrics, settings.web.idempotency_entries)
 
     @app.post("/v1/judge", response_model=JudgeResponse, responses=_PROBLEMS, summary="Judge a cohort", tags=["judge"])
@@ -130,10 +133,17 @@ def judge_app(settings: ServiceSettings) -> FastAPI:
 
 
 def rewrite_app(settings: ServiceSettings) -> FastAPI:
-    """`POST /v1/rewrite`. Raises RubricError or KeysError if the rubrics or the keys file cannot be used."""
+    """`POST /v1/rewrite` and the dashboard. Raises RubricError, KeysError or QueueMisfit as `judge_app` does."""
     parts = assemble(settings)
     access = Access(settings, parts.metrics)
     rewriter = Rewriter(parts.engine, parts.rubrics, settings.rewriting, parts.metrics, parts.judge)
+    dashboard = Dashboard(settings, "rewrite")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with parts.running(*rewriter.probes), dashboard.running():
+            yield
+
     app = base_app(
         "Preceptor rewrite",
         "Copies a good suffix, repairs a bad one.",
@@ -141,9 +151,11 @@ def rewrite_app(settings: ServiceSettings) -> FastAPI:
         parts.metrics,
         max_body_bytes=settings.web.max_body_bytes,
         middleware=[access.middleware],
-        lifespan=lambda _: parts.running(*rewriter.probes),
+        lifespan=lifespan,
     )
     access.describe(app)
+    for router in dashboard.routers:
+        app.include_router(router)
     answer = _Answering(parts.metrics, settings.web.idempotency_entries)
 
     @app.post(

@@ -9,6 +9,7 @@ cannot be used. Waits for: Redis, if rates are shared (see `limits`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,7 +33,9 @@ from preceptor_services.settings import ServiceSettings
 from preceptor_services.web import ProblemError, problem_docs
 
 _OPEN = frozenset({"/healthz", "/readyz", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"})
-_METRICS = "/metrics"
+_PAGE = re.compile(r"/|/dashboard/[a-z-]+\.[a-z]+")
+_FIGURES = re.compile(r"/metrics|/v1/runs|/v1/runs/[^/]+/rows")
+"""Names and numbers, no texts."""
 _SCHEMES: dict[str, dict[str, Any]] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -44,7 +47,7 @@ class Access:
 
     def __init__(self, settings: ServiceSettings, metrics: Metrics) -> None:
         self.keys = KeyRing(settings.auth.keys_file) if settings.auth.keys_file else None
-        self._open = _OPEN if settings.auth.metrics else _OPEN | {_METRICS}
+        self._figures_are_open = not settings.auth.metrics
         self._metrics = metrics
         self._redis = brief_redis(settings.store.url) if self.keys and settings.store.url else None
         buckets = SharedBuckets(self._redis, settings.store.namespace, metrics) if self._redis else LocalBuckets()
@@ -52,7 +55,9 @@ class Access:
 
     def is_open(self, path: str) -> bool:
         """Whether anyone may ask for it."""
-        return path in self._open
+        if path in _OPEN or _PAGE.fullmatch(path):
+            return True
+        return self._figures_are_open and _FIGURES.fullmatch(path) is not None
 
     def caller(self, headers: Mapping[bytes, bytes]) -> Caller:
         """Who sent these headers. Raises ProblemError 401."""

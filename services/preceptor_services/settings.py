@@ -24,6 +24,9 @@ RedisUrl = Annotated[str, Field(pattern=r"^(rediss?(\+sentinel)?|unix)://")]
 """`redis://`, `rediss://` (TLS), `unix://`, `redis+sentinel://host:26379,host:26379/<master>/<db>`, `rediss+...`."""
 
 
+PageUrl = Annotated[str, Field(pattern=r"^(https?://[^/\s]+(/\S*)?|/)$")]
+
+
 def _several(value: object) -> object:
     """`a,b` as two entries, for environment and command line."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -168,7 +171,7 @@ class RewritingSettings(Settings):
 
 
 class QueueSettings(Settings):
-    """Where the worker finds its cohorts."""
+    """Where the worker finds its cohorts, and the page what trainers show of their runs."""
 
     url: RedisUrl = "redis://127.0.0.1:6379/0"
     namespace: Annotated[str, Field(min_length=1, max_length=64)] = "preceptor"
@@ -236,7 +239,16 @@ class AuthSettings(Settings):
     keys_file: Path | None = None
     """API keys, hashed, with their limits; see `preceptor keys`. Without it anyone may call, on loopback only."""
     metrics: bool = False
-    """Whether `/metrics` needs a key as well."""
+    """Whether figures need a key as well: `/metrics`, the runs and their rows. Texts always do."""
+
+
+class DashboardSettings(Settings):
+    """The page at `/`, and what it shows of training runs: those whose trainers use `queue.url`."""
+
+    enabled: bool = True
+    judge_url: PageUrl | None = None
+    rewrite_url: PageUrl | None = None
+    """Where a browser finds the other service, so that the page can lead there; `/` if both have one address."""
 
 
 class LogSettings(Settings):
@@ -262,5 +274,6 @@ class ServiceSettings(Settings):
     batches: BatchSettings = BatchSettings()
     web: WebSettings = WebSettings()
     auth: AuthSettings = AuthSettings()
+    dashboard: DashboardSettings = DashboardSettings()
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()

@@ -62,6 +62,7 @@ def service(
                 "rubrics": ["nano"],
                 "auth": {"keys_file": keys_file},
                 "store": {"url": redis_url, "namespace": "schemathesis"},
+                "queue": {"url": redis_url, "namespace": "schemathesis"},
             }
         )
         with served(make_app(settings)) as url:

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from preceptor_client.contract import JudgeRequest
 from preceptor_client.queue import CohortQueue, Delivery
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.config import DataConfig, TrainConfig
+from preceptor_trainer.config import TrainConfig
+from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.data.stream import held_out
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.evaluation.generation import generate

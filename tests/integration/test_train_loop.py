@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from preceptor_client.contract import JudgeResponse, Status
+from preceptor_client.board import BoardReader
+from preceptor_client.contract import JudgeResponse, RunState, Status
 from preceptor_client.queue import CohortQueue, Delivery, QueueOperations
 from preceptor_trainer.checkpoint import load_state
 from preceptor_trainer.errors import TrainError
@@ -54,6 +55,28 @@ async def test_every_step_keeps_the_staleness_limit_and_an_asynchronous_run_uses
     staleness = [line["staleness"]["max"] for line in lines]
     assert max(staleness) <= limit
     assert (max(staleness) > 0) == (limit > 0)
+
+
+async def test_a_run_shows_its_steps_and_its_cohorts_on_the_board(redis: Redis, config: Build) -> None:
+    settings, in_detail = config(steps=3, board={"every": 2}), dict[str, bool]()
+
+    async def settle(queue: CohortQueue, delivery: Delivery) -> None:
+        in_detail[delivery.task.request.cohort.id] = delivery.task.request.detail
+        await queue.settle(delivery, answer(delivery.task.request, share_of_good_words))
+
+    async with judge(redis, settle):
+        await run(settings)
+    reader = BoardReader(redis, namespace="preceptor")
+    (info,) = await reader.runs()
+    assert (info.name, info.step, info.state) == ("test", 3, RunState.FINISHED)
+    assert list((await reader.rows(info.run)).rows) == metrics(settings)
+    shown = {each.cohort.id: each for each in (await reader.cohorts(info.run)).cohorts}
+    ended = {end["cohort"]: end for end in read_ledger(settings.out / "cohorts.jsonl") if in_detail[end["cohort"]]}
+    assert shown.keys() == ended.keys()
+    assert 0 < len(shown) < len(in_detail)
+    for id, end in ended.items():
+        assert (shown[id].chosen, shown[id].scores, shown[id].step) == (end["chosen"], end["scores"], end["step"])
+        assert shown[id].response is not None
 
 
 async def test_failed_and_abstained_verdicts_are_counted_and_never_trained_on(redis: Redis, config: Build) -> None:

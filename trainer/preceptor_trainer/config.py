@@ -257,6 +257,18 @@ class MetricsConfig(Section):
     """The address to listen at; 0.0.0.0 for scrapers on other machines."""
 
 
+class BoardConfig(Section):
+    """What the services' page shows of the run, through the Redis of `judge`; see docs/dashboard.md."""
+
+    enabled: bool = True
+    rows: Positive = 4000
+    """Newest steps whose figures are kept there."""
+    cohorts: NonNegative = 256
+    """Newest cohorts that are kept there, with their texts and verdicts; 0 shows no text."""
+    every: Positive = 8
+    """One in so many cohorts, by lot, is kept; of these the judges' reasons and comparisons are asked for as well."""
+
+
 class TrainConfig(Section):
     """A training run."""
 
@@ -288,6 +300,7 @@ class TrainConfig(Section):
     logging: LoggingConfig = LoggingConfig()
     tracing: TracingSettings = TracingSettings()
     metrics: MetricsConfig = MetricsConfig()
+    board: BoardConfig = BoardConfig()
 
     @property
     def judged(self) -> bool:

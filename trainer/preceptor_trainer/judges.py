@@ -44,7 +44,8 @@ class Answered:
 
 class Judges:
     """The judges of one run, which Redis knows as `run`. `count` is told `resubmitted` and `unknown`; `composition`
-    says by a window's id what counts there, `traceparent` of a cohort where in a trace it belongs.
+    says by a window's id what counts there, `traceparent` of a cohort where in a trace it belongs, `in_detail` whether
+    its reasons and comparisons are wanted.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Judges:
         count: Callable[[str], None],
         composition: Callable[[str], Composition],
         traceparent: Callable[[str], str | None] = lambda id: None,
+        in_detail: Callable[[str], bool] = lambda id: False,
     ) -> None:
         self.run = run
         self._queue = queue
@@ -64,6 +66,7 @@ class Judges:
         self._count = count
         self._traceparent = traceparent
         self._composition = composition
+        self._in_detail = in_detail
         self._unanswered: dict[str, tuple[PolicyCohort, float]] = {}
         self._doubt = asyncio.Event()
 
@@ -145,6 +148,7 @@ class Judges:
                 composition=composition,
                 sampling=config.sampling,
                 deadline_s=config.deadline_s,
+                detail=self._in_detail(cohort.id),
             )
         except ValidationError:
             return None

@@ -39,6 +39,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from preceptor_client.queue import QueueStatus
+from preceptor_trainer.board import Board
 from preceptor_trainer.buffer import CohortBuffer
 from preceptor_trainer.checkpoint import TrainerState, prune, rng_states, save_checkpoint, step_directory
 from preceptor_trainer.codec import Codec
@@ -79,6 +80,7 @@ class Parts:
     watch: Watch
     ledger: CohortLedger
     traces: CohortTraces
+    board: Board
 
 
 class TrainLoop:
@@ -97,6 +99,7 @@ class TrainLoop:
         self._watch = parts.watch
         self._ledger = parts.ledger
         self._traces = parts.traces
+        self._board = parts.board
         self._version = self._kept = self._learner.version
         self._buffer: CohortBuffer[PolicyCohort] = CohortBuffer(
             config.cohorts_per_step,
@@ -166,6 +169,7 @@ class TrainLoop:
                 await self._take_in(cohort, select_by_origin(cohort, prefer), "candidates missing")
         if self._judges is None or not asked:
             return
+        self._board.sampled(asked)
         with self._doing("queue", "there is no room in it"), self._traces.submitting(asked):
             unfit = await self._judges.submit(asked)
         for cohort in unfit:
@@ -178,6 +182,7 @@ class TrainLoop:
                 await self._drop(cohort, "dead", answered.dead or "none given")
                 continue
             self._telemetry.judged(response)
+            self._board.judged(cohort.id, response)
             self._watch.judged(cohort, response)
             judged = select(cohort, response)
             selected = judged if isinstance(judged, Dropped) else replace(cohort, judged=judged)
@@ -247,6 +252,7 @@ class TrainLoop:
         for cohort in batch:
             del self._issued[cohort.id]
             self._ledger.trained(cohort, step=version + 1)
+            self._board.trained(cohort, step=version + 1)
         self._telemetry.step(version, batch, update)
         return self._state()
 
@@ -296,6 +302,7 @@ class TrainLoop:
     def _note_drop(self, id: str, what: str, reason: str) -> None:
         self._telemetry.count(what)
         self._traces.dropped(id, what)
+        self._board.dropped(id, what, reason)
         self._drops.append((self._issued.pop(id).position, id, what, reason))
 
     def _write_drops(self) -> None:

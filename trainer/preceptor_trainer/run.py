@@ -42,6 +42,7 @@ from preceptor_client.queue import (
     shown,
 )
 from preceptor_client.stack import FolderInUse, sole_use
+from preceptor_trainer.board import Board, open_board
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.documents import PassedOver, stream_documents
@@ -197,14 +198,19 @@ async def _run(
     start_at = state.position if state else Position()
     stream = WindowStream(config.data, encode, start=start_at, documents=documents)
     rewriter = await _rewriter(config, resources) if config.pool.rewrite else None
+    board = open_board(config, codec, step=learner.version, resources=resources)
+    telemetry.followed_by(board)
     judges: Judges | None = None
     queue_status: Callable[[], Awaitable[QueueStatus | None]] = _no_queue
     if config.judged:
-        judges, queue_status = await _judges(config, codec, telemetry, traces, resources)
+        judges, queue_status = await _judges(config, codec, telemetry, traces, board, resources)
     engine = await _engine(config, learner, codec, telemetry, resources) if config.pool.rollouts else None
     first = state.in_flight if state else ()
     prepared = RewriteAhead(stream, codec, config.rewrite, rewriter, telemetry.count, first, traces.rewriting)
-    parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, watch, ledger, traces)
+    parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, watch, ledger, traces, board)
+    await resources.enter_async_context(board)
+    if not config.judged:
+        telemetry.say("it asks no judge and so has no Redis: the services' page does not show it")
     loop = TrainLoop(config, parts, state)
     with metrics.holding(loop.held):
         finished = await loop.run(stop)
@@ -247,7 +253,12 @@ def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:
 
 
 async def _judges(
-    config: TrainConfig, codec: Codec, telemetry: Telemetry, traces: CohortTraces, resources: AsyncExitStack
+    config: TrainConfig,
+    codec: Codec,
+    telemetry: Telemetry,
+    traces: CohortTraces,
+    board: Board,
+    resources: AsyncExitStack,
 ) -> tuple[Judges, Callable[[], Awaitable[QueueStatus | None]]]:
     settings, url = config.judge, shown(config.judge.redis_url)
     # A Redis that goes away during the run is waited for; one that is not there at the start is not.
@@ -276,7 +287,7 @@ async def _judges(
     name = name_in_redis(config.out, config.run)
     # A part of the run of its own, so that no verdict on other candidates can be taken for one on this part's.
     part = f"{name}.{secrets.token_hex(4)}"
-    judges = Judges(queue, part, settings, codec, telemetry.count, config.composition, traces.traceparent)
+    judges = Judges(queue, part, settings, codec, telemetry.count, config.composition, traces.traceparent, board.shows)
     for left_over in await queue.runs():
         if left_over.rpartition(".")[0] == name:
             await queue.withdraw(left_over)

@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -41,6 +41,16 @@ WORK = frozenset({"sampling", "updating", "guarding", "syncing"})
 _SUMMED = ("judge", "events", "seconds", "stalled", "chosen", "rejected")
 NO_VERDICTS = {"cohorts": 0, "calls": 0, "tokens": 0, "verdicts": 0, "abstained": 0, "failed": 0}
 """`judge` of a line has all of these, also when no verdict came since the last one."""
+
+
+class Follower(Protocol):
+    """Wants to know as well."""
+
+    def row(self, line: Mapping[str, Any]) -> None:
+        """A line was written."""
+
+    def waits(self, part: str) -> None:
+        """The learner has been waiting for `part`."""
 
 
 class Telemetry:
@@ -68,6 +78,7 @@ class Telemetry:
         self._stalled: Counter[str] = Counter()
         self._readings: dict[Reading, float | None] = {}
         self._trouble: Trouble | None = None
+        self._followers: list[Follower] = []
         self._earlier_s = 0.0
         self._totals: dict[str, Counter[str]] = defaultdict(Counter)
         self._rewards = RewardTotals()
@@ -128,6 +139,10 @@ class Telemetry:
     def _elapsed_s(self) -> float:
         return self._earlier_s + time.monotonic() - self._started
 
+    def followed_by(self, follower: Follower) -> None:
+        """`follower` is told what comes from here on."""
+        self._followers.append(follower)
+
     @property
     def bytes(self) -> int:
         """How long `metrics.jsonl` is."""
@@ -156,6 +171,8 @@ class Telemetry:
         self._metrics.stalled.labels(stall.part).inc(seconds)
         if not self._working:
             self._idled(time.monotonic())
+        for follower in self._followers:
+            follower.waits(stall.part)
         self.say(f"waiting for {stall.part}: {stall.detail}")
 
     def say(self, what: str) -> None:
@@ -248,6 +265,8 @@ class Telemetry:
         self._file.flush()
         self._tell(line)
         self._metrics.updated(line, staleness)
+        for follower in self._followers:
+            follower.row(line)
         self._add_to_totals(sums)
         self._rewards.add(rewards)
         self._totals["trained"].update(steps=1, cohorts=len(batch), tokens=update.tokens)

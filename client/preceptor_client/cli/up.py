@@ -85,6 +85,7 @@ def _show(part: Part, ready: bool) -> None:
 
 def _table(endpoints: Endpoints, folder: Path) -> Table:
     table = Table("part", "url", title="Preceptor is up; Ctrl-C stops it", caption=f"data and logs in {folder}")
+    table.add_row("dashboard", f"{endpoints.judge_url}/")
     table.add_row("judge", f"{endpoints.judge_url}/docs")
     table.add_row("rewrite", f"{endpoints.rewrite_url}/docs")
     table.add_row("queue", endpoints.redis_url)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preceptor_client.stack.parts import judge_part, redis_part, rewrite_part, vllm_part, worker_part
+from preceptor_client.stack.probes import LOOPBACK, claim_port
 from preceptor_client.stack.process import Part
 from preceptor_client.stack.stack import Stack
 
@@ -99,9 +100,15 @@ def start_local_stack(
     )
     logs = folder / "services"
     store = f"--store.url={redis_url}"  # the judge's batches and verdict cache; training cohorts do not come twice
+    judge_port, rewrite_port = claim_port(ports.judge), claim_port(ports.rewrite)
+    page = [  # of both services: where the runs are, and where the other one is
+        f"--queue.url={redis_url}",
+        f"--dashboard.judge_url=http://{LOOPBACK}:{judge_port}",
+        f"--dashboard.rewrite_url=http://{LOOPBACK}:{rewrite_port}",
+    ]
     judge_url, rewrite_url, *metrics = launch(
-        judge_part(logs, teacher_url, model, rubrics=rubrics, port=ports.judge, overrides=[store, *overrides]),
-        rewrite_part(logs, teacher_url, model, rubrics=rubrics, port=ports.rewrite, overrides=overrides),
+        judge_part(logs, teacher_url, model, rubrics=rubrics, port=judge_port, overrides=[store, *page, *overrides]),
+        rewrite_part(logs, teacher_url, model, rubrics=rubrics, port=rewrite_port, overrides=[*page, *overrides]),
         *(
             worker_part(
                 logs,

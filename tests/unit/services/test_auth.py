@@ -84,7 +84,21 @@ async def test_a_key_opens_every_route_and_names_its_caller(open_app: Open, file
     assert 'preceptor_caller_tokens_total{caller="alice"} 3.0' in (await client.get("/metrics")).text
 
 
-@pytest.mark.parametrize("path", ["/v1/work", "/v1/whoami", "/v1/nothing", "/", "/healthz/", "//healthz", "/docs/x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/work",
+        "/v1/whoami",
+        "/v1/nothing",
+        "/x",
+        "/healthz/",
+        "/%2Fhealthz",
+        "/docs/x",
+        "/dashboard/x/y",
+        "/v1/runs/x/cohorts",
+        "/v1/runs/x/rows/",
+    ],
+)
 async def test_without_a_key_nothing_is_open_that_is_not_named(open_app: Open, file: Path, path: str) -> None:
     key = add_key(file, "alice")
     client = await open_app(auth={"keys_file": file})

@@ -202,12 +202,18 @@ def test_a_control_token_is_for_the_model_and_not_for_the_judge(judge: Judge, po
 
 def test_two_models_see_the_same_windows(judge: Judge, policy: Path, corpus: Path, tmp_path: Path) -> None:
     other = save_policy(tmp_path / "other", seed=1)
-    result = evaluate(
-        policy, "--data", corpus, "--against", other, *SIZES, "--judge-url", judge.url, "--axes=safety", "--json"
-    )
+    samples = tmp_path / "samples.jsonl"
+    options = [*SIZES, "--judge-url", judge.url, "--axes=safety", "--json", "--samples", samples]
+    result = evaluate(policy, "--data", corpus, "--against", other, *options)
     assert result.exit_code == 0, result.stderr
     shown = json.loads(result.stdout)
     assert (shown["windows"], shown["rival"], set(shown["axes"])) == (30, str(other), {"safety"})
+    kept = [json.loads(line) for line in samples.read_text().splitlines()]
+    cohorts = sorted((asked.cohort for asked in judge.asked), key=lambda cohort: int(cohort.id.removeprefix("window-")))
+    assert [line["prefix"] for line in kept] == [cohort.prefix for cohort in cohorts]
+    for line, cohort in zip(kept, cohorts, strict=True):
+        assert [line["model"], line["rival"]] == [candidate.text for candidate in cohort.candidates]
+        assert line["original"] == cohort.reference
     texts = [[candidate.text for candidate in asked.cohort.candidates] for asked in judge.asked]
     assert all(ours != theirs for ours, theirs in texts)
     assert all(asked.cohort.reference not in texts[n] for n, asked in enumerate(judge.asked))
@@ -251,6 +257,7 @@ def test_failed_verdicts_are_counted_and_never_averaged(judge: Judge, policy: Pa
         ({}, ["{policy}", "--data", "{corpus}", "--source=csv"], 2, "data.source"),
         ({}, ["{policy}", "--data", "{corpus}", "--axes=Good,Bad"], 2, "axes"),
         ({}, ["{policy}", "--data", "{corpus}", "--axes="], 2, "axes"),
+        ({}, ["{policy}", "--data", "{corpus}", "--samples=/nowhere/x"], 1, "cannot write to /nowhere/x: No such file"),
         ({}, ["{policy}"], 2, "give one of --data, --prompts, --lm-eval"),
         ({}, ["{policy}", "--data", "{corpus}", "--prompts={corpus}"], 2, "not --data and --prompts"),
         ({}, ["{policy}", "--lm-eval=x", "--against={policy}"], 2, "leave --against out"),

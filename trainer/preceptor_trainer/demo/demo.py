@@ -66,6 +66,7 @@ class Demo:
             teacher = self._teacher()
             with Stack() as stack:
                 endpoints = self._start(stack, teacher)
+                self._console.print(f"Watch it at {endpoints.judge_url}/", highlight=False)
                 self._train(stack, baseline(self._folder, self._size, seed=self._seed, threads=self._threads))
                 judged = sip(
                     self._folder,

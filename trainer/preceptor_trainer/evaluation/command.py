@@ -55,6 +55,7 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="--lm-eval: documents of each task at most.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="--lm-eval: sequences at once.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the splits and the sampling.")] = 0,
+    samples: Annotated[Path | None, typer.Option(help="A file for what was written, as JSON lines.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
 ) -> None:
     """Measure MODEL: what it writes, by a judge, against a rival; or lm-evaluation-harness."""
@@ -100,6 +101,7 @@ def evaluate(
                     "axes": axes,
                     "rubrics": rubric or (),
                     "seed": seed,
+                    "samples": samples,
                     "concurrency": concurrency,
                     "client": {"judge_url": judge_url} if judge_url else {},
                 }

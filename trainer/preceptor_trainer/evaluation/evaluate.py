@@ -8,11 +8,14 @@ take minutes, and then for the judge, with a bounded number of cohorts in flight
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +37,7 @@ from preceptor_trainer.data.stream import held_out
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.evaluation.generation import Generation, generate
-from preceptor_trainer.evaluation.judged import SIDES, Outcome, Side, pairs, request
+from preceptor_trainer.evaluation.judged import SIDES, Outcome, Pair, Side, pairs, request
 from preceptor_trainer.evaluation.plan import EvalPlan
 from preceptor_trainer.evaluation.rubrics import choose
 
@@ -46,6 +49,8 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
     """The whole evaluation."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    if plan.samples:
+        _keep(plan.samples, [])  # told now, and not when models have written for minutes
     model, codec = load(plan.model)
     if plan.control is not None:
         codec.control(plan.control)
@@ -71,6 +76,8 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
     rivals = _sample(plan.rival or "", *rival, theirs, n_tokens, plan.seed, progress) if rival else None
     origin = Origin.ROLLOUT if rival else Origin.ORIGINAL
     written = pairs(ours, rivals, prompts=plan.prompts)
+    if plan.samples:
+        _keep(plan.samples, written)
     try:
         requests = [request(n, pair, asked, rival_origin=origin) for n, pair in enumerate(written)]
     except ValidationError as error:
@@ -85,6 +92,15 @@ def evaluate(plan: EvalPlan, progress: Progress) -> Outcome:
         reason = outcome.reasons.most_common(1)[0][0]
         raise TrainError(f"none of the {outcome.statuses.total()} verdicts has a score; most often: {reason}")
     return outcome
+
+
+def _keep(file: Path, written: Sequence[Pair]) -> None:
+    """Write what the sides wrote to `file`. Raises `TrainError`."""
+    lines = [{name: text for name, text in asdict(pair).items() if text is not None} for pair in written]
+    try:
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    except OSError as error:
+        raise TrainError(f"cannot write to {file}: {error.strerror or error}; set --samples") from error
 
 
 def load(path: str) -> tuple[Any, Codec]:

@@ -45,6 +45,8 @@ class EvalPlan(Section):
     concurrency: Positive = 16
     """Cohorts at the judge at once."""
     client: ClientSettings = Field(default_factory=ClientSettings)
+    samples: Path | None = None
+    """A file for what was written: a line of JSON a window, with its `prefix`, `original`, `model` and `rival`."""
 
 
 class HarnessPlan(Section):
