@@ -56,6 +56,7 @@ from preceptor_trainer.rollouts.engine import PolicyEngine
 from preceptor_trainer.sampling import Sampler
 from preceptor_trainer.stall import Stall, diagnose
 from preceptor_trainer.telemetry import METRICS_FILE, Telemetry
+from preceptor_trainer.thoughts import ThoughtFormat
 
 _STALL_S = 10.0
 """A learner that has waited so long for a batch says what for, and again after as long."""
@@ -66,6 +67,7 @@ class Parts:
     """What a loop works with. `engine` is None without rollouts, `judges` without verdicts."""
 
     codec: Codec
+    thoughts: ThoughtFormat | None
     learner: Learner
     prepared: RewriteAhead
     engine: PolicyEngine | None
@@ -101,7 +103,7 @@ class TrainLoop:
             in_rounds=config.deterministic,
         )
         self._position = resumed.position if resumed else Position()
-        self._sampler = Sampler(config, parts.codec, parts.engine, resumed.samplings if resumed else 0)
+        self._sampler = Sampler(config, parts.codec, parts.engine, resumed.samplings if resumed else 0, parts.thoughts)
         self._growth = (resumed and resumed.growth) or begun(config.pool)
         self._issued: dict[str, PreparedWindow] = {}
         """Every cohort that was admitted and has not ended, in the order of admission."""
@@ -155,7 +157,10 @@ class TrainLoop:
         with self._doing("queue", "there is no room in it"):
             unfit = await self._judges.submit(cohorts)
         for cohort in unfit:
-            await self._drop(cohort, Dropped.UNFIT, "one candidate only, or a text over the contract's limits")
+            if cohort.candidates and all(candidate.malformed for candidate in cohort.candidates):
+                await self._drop(cohort, Dropped.MALFORMED, "no thought in it is well formed")
+            else:
+                await self._drop(cohort, Dropped.UNFIT, "one candidate only, or a text over the contract's limits")
 
     async def _receive(self, judges: Judges) -> None:
         async for answered in judges.outcomes():
@@ -259,6 +264,8 @@ class TrainLoop:
     async def _sample(self, group: Sequence[PreparedWindow]) -> list[PolicyCohort]:
         with self._telemetry.clock("sampling"), self._doing("policy engine", "it is sampling"):
             cohorts = await self._sampler.sample(group, self._version, self._growth.rollouts)
+        if malformed := sum(candidate.malformed for cohort in cohorts for candidate in cohort.candidates):
+            self._telemetry.count("thought_malformed", malformed)
         for cohort in cohorts:
             await self._buffer.sampled(cohort.id, cohort.version)
         return cohorts

@@ -64,6 +64,7 @@ from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine
 from preceptor_trainer.signals import until_signalled
 from preceptor_trainer.telemetry import Telemetry
+from preceptor_trainer.thoughts import thought_format
 
 _STATUS_PATIENCE_S = 2.0
 
@@ -150,6 +151,7 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     (config.out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     model, tokenizer = load_policy(config, ranks)
     codec = Codec(tokenizer)
+    thoughts = thought_format(config, codec)
     ranks.tell("begin", config.model_dump_json().encode())
     learner = _learner(config, model, ranks)
     if begun:
@@ -169,9 +171,9 @@ async def _run(config: TrainConfig, start: Start, stop: asyncio.Event, ranks: Ra
     judges, queue_status = await _judges(config, codec, telemetry, resources) if config.judged else (None, _no_queue)
     engine = await _engine(config, learner, codec, telemetry, resources) if config.pool.rollouts else None
     prepared = RewriteAhead(
-        stream, codec, config.rewrite, rewriter, telemetry.count, first=state.in_flight if state else ()
+        stream, codec, config.rewrite, rewriter, telemetry.count, state.in_flight if state else (), thoughts
     )
-    parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, watch, ledger)
+    parts = Parts(codec, thoughts, learner, prepared, engine, judges, queue_status, telemetry, watch, ledger)
     finished = await TrainLoop(config, parts, state).run(stop)
     telemetry.total("data", documents_too_short=stream.skipped, **passed_over.figures)
     return finished
@@ -188,7 +190,7 @@ def _held_out(config: TrainConfig, codec: Codec, telemetry: Telemetry) -> list[W
 
 
 def _learner(config: TrainConfig, model: Any, ranks: Ranks) -> Learner:
-    objective = make_objective(config.objective, config.data.suffix_tokens)
+    objective = make_objective(config.objective, config.continuation_tokens)
     return Learner(
         model, objective, config.optimizer, config.compute, config.steps, ranks, config.objective.refresh_reference
     )
@@ -198,12 +200,11 @@ def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:
     """Model (on its device) and tokenizer, checked against the windows that they are to be used for."""
     path = config.model.path
     model, tokenizer = load_pretrained(path, "the policy", key="model.path")
-    window = config.data.prefix_tokens + config.data.suffix_tokens
+    window = config.data.prefix_tokens + config.continuation_tokens
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None and window > positions:
-        raise TrainError(
-            f"data.prefix_tokens + data.suffix_tokens is {window}, {path} takes {positions} tokens: lower one of them"
-        )
+        sizes = "data.prefix_tokens + data.suffix_tokens" + (" + thoughts.max_tokens" if config.thoughts else "")
+        raise TrainError(f"{sizes} is {window}, {path} takes {positions} tokens: lower one of them")
     return model.to(device_named(config.device, ranks.local_rank)), tokenizer
 
 

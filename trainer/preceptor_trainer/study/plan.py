@@ -82,7 +82,7 @@ class Run:
             "start": self.variant.start,
             "teacher": self.variant.teacher_steps,
             "hold": self.variant.hold,
-            "config": self.plan and self.plan.model_dump(mode="json"),
+            "config": self.plan and _decisive(self.plan),
             "size": {
                 name: size[name]
                 for name in ("pretrain_documents", "pretrain_steps", "held_out", "judged", "second_steps")
@@ -198,6 +198,11 @@ def _sizes(name: str, layers: int, vocab: int) -> ModelSizes:
     return ModelSizes(
         name=name, layers=layers, hidden=WIDTH, heads=WIDTH // HEAD_WIDTH, mlp=2 * WIDTH, vocab=vocab, tied=True
     )
+
+
+def _decisive(config: TrainConfig) -> dict[str, Any]:
+    """All of it, but for what it has no use of: a section that came later makes no other run of those without it."""
+    return config.model_dump(mode="json", exclude=None if config.thoughts else {"thoughts"})
 
 
 def grouped(runs: Collection[Run]) -> Iterator[tuple[int | None, list[Run]]]:

@@ -126,7 +126,7 @@ class StudyRunner:
             raise TrainError(f"a judge of the evaluation does not answer: {error}") from error
         record = {
             "id": run.id,
-            "measures": {name: _exactly(estimate) for name, estimate in measures.items()},
+            "measures": {name: exactly(estimate) for name, estimate in measures.items()},
             **cost,
             "teacher": asdict(accuracy),
             "flops": run.flops,
@@ -220,6 +220,6 @@ def made_once(target: Path, make: Callable[[Path], Any]) -> Path:
     return target
 
 
-def _exactly(estimate: Estimate) -> dict[str, Any]:
+def exactly(estimate: Estimate) -> dict[str, Any]:
     """Six digits, as the interval over seeds is computed of these."""
     return {"value": round(estimate.value, 6), "ci95": [round(estimate.low, 6), round(estimate.high, 6)]}
