@@ -42,18 +42,19 @@ class ThoughtsSize:
     pretrain_documents: int = 8000
     pretrain_steps: int = 600
     documents: int = 4000
-    steps: int = 60
+    steps: int = 100
     """Of next-token prediction and of SFT."""
-    rl_steps: int = 60
+    rl_steps: int = 30
+    """Few: cohorts that are right every time tie, and the better the policy, the longer a step looks for others."""
     cohorts_per_step: int = 16
     rollouts: int = 8
     questions: int = 400
 
 
 TINY = ThoughtsSize(
-    pretrain_documents=200, pretrain_steps=20, documents=100, steps=3, rl_steps=2, rollouts=4, questions=24
+    pretrain_documents=500, pretrain_steps=100, documents=200, steps=25, rl_steps=2, cohorts_per_step=8, questions=24
 )
-"""Shows that the study runs, not what comes of it."""
+"""Shows that the study runs, not what comes of it: enough for some thoughts to be well formed, some answers right."""
 
 STUDY = Study(
     name="thoughts",
