@@ -11,13 +11,22 @@ from preceptor_trainer.data.windows import Window
 
 @dataclass(frozen=True)
 class TokenCandidate:
-    """One continuation. `logps` are the sampling policy's, one per id; None for what the policy did not sample."""
+    """One continuation. `logps` are the sampling policy's, one per id; None for what the policy did not sample.
+
+    The first `thought` ids are a thought, which `text` leaves out; None if it is malformed, and `text` is all there is.
+    """
 
     id: str
     origin: Origin
     ids: tuple[int, ...]
     text: str
     logps: tuple[float, ...] | None = None
+    thought: int | None = 0
+
+    @property
+    def malformed(self) -> bool:
+        """Worth nothing, whatever follows; no judge is asked."""
+        return self.thought is None
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class Judged:
     """What the verdicts say of a cohort. Scores are by candidate id; a candidate that could not be judged has none."""
 
     scores: dict[str, float]
-    """The composite: weighted mean over the axes, after the gates."""
+    """The composite: weighted mean over the axes, after the gates; 0 for a malformed thought."""
     axis_scores: dict[str, dict[str, float]]
     """By axis."""
     chosen: TokenCandidate

@@ -102,6 +102,22 @@ class RolloutsConfig(Section):
     vllm: VllmConfig = VllmConfig()
 
 
+class ThoughtsConfig(Section):
+    """The policy thinks before it goes on: a thought between delimiters, and then the suffix, which alone is judged."""
+
+    open: str = "<thought>"
+    close: str = "</thought>"
+    """Each one token of the policy's tokenizer."""
+    max_tokens: Annotated[int, Field(ge=3)] = 128
+    """Longest thought, its delimiters among them; one that is longer, or does not close, is malformed."""
+
+    @model_validator(mode="after")
+    def _delimiters_differ(self) -> Self:
+        if self.open == self.close:
+            raise ValueError(f"open and close are both {self.open}: set two different ones")
+        return self
+
+
 class JudgeConfig(Section):
     """The queue to the judges, and what they are asked."""
 
@@ -287,6 +303,8 @@ class TrainConfig(Section):
     data: DataConfig
     pool: PoolConfig = PoolConfig()
     rollouts: RolloutsConfig = RolloutsConfig()
+    thoughts: ThoughtsConfig | None = None
+    """Whether rollouts and rewrites are thoughts with a suffix each; see docs/thoughts.md."""
     judge: JudgeConfig = JudgeConfig()
     controls: tuple[ControlConfig, ...] | None = None
     """Tokens in front of the prefix that switch what is rewarded; see docs/control-tokens.md."""
@@ -329,6 +347,11 @@ class TrainConfig(Section):
         """What of that window is chosen over what without a judge; None asks the judges."""
         control = self.control(window)
         return control.prefer if control else self.objective.prefer
+
+    @property
+    def continuation_tokens(self) -> int:
+        """Of the longest candidate: a suffix, with a thought in front if there are thoughts."""
+        return self.data.suffix_tokens + (self.thoughts.max_tokens if self.thoughts else 0)
 
     def held_out(self, guard: HeldOutGuard) -> DataConfig:
         """The documents of `guard`."""
@@ -385,6 +408,10 @@ class TrainConfig(Section):
             )
         elif self.pool.size > MAX_CANDIDATES:
             raise ValueError(f"a cohort holds at most {MAX_CANDIDATES} candidates and the pool has {self.pool.size}")
+        if self.thoughts and self.pool.original:
+            raise ValueError(
+                "thoughts: the original has none to train on (a judge sees it anyway): set pool.original=false"
+            )
         if self.pool.controller and not (self.judged and self.pool.rollouts):
             raise ValueError("pool.controller adds rollouts as the judges choose them: set pool.rollouts, ask judges")
         if self.deterministic and (self.staleness.limit or self.device != "cpu" or self.rollouts.engine != "torch"):

@@ -86,7 +86,10 @@ class Judges:
         self._doubt.set()
 
     async def submit(self, cohorts: Sequence[PolicyCohort]) -> list[PolicyCohort]:
-        """Those that no judge gets: there is nothing to compare, or a text is over the contract's limits."""
+        """Those that no judge gets: there is nothing to compare, or a text is over the contract's limits.
+
+        What is malformed is left out of what a judge is asked.
+        """
         tasks = [(cohort, self._task(cohort)) for cohort in cohorts]
         now = time.monotonic()
         self._unanswered |= {cohort.id: (cohort, now) for cohort, task in tasks if task}
@@ -130,7 +133,8 @@ class Judges:
             await asyncio.wait_for(self._queue.withdraw(self.run), _LEAVE_PATIENCE_S)
 
     def _task(self, cohort: PolicyCohort) -> JudgeTask | None:
-        if len(cohort.candidates) < 2:
+        asked = [candidate for candidate in cohort.candidates if not candidate.malformed]
+        if len(cohort.candidates) < 2 or not asked:
             return None
         config, composition = self._config, self._composition(cohort.window.id)
         try:
@@ -138,7 +142,7 @@ class Judges:
                 cohort=Cohort(
                     id=cohort.id,
                     prefix=self._codec.decode(cohort.window.prefix),
-                    candidates=tuple(Candidate(id=c.id, origin=c.origin, text=c.text) for c in cohort.candidates),
+                    candidates=tuple(Candidate(id=c.id, origin=c.origin, text=c.text) for c in asked),
                     reference=self._codec.decode(cohort.window.suffix),
                 ),
                 axes=composition.axes,

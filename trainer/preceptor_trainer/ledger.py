@@ -28,7 +28,7 @@ class End(TypedDict):
 
     cohort: str
     outcome: str
-    """trained, or why it was dropped: tied, unjudged, dead, unfit, stale."""
+    """trained, or why it was dropped: tied, unjudged, malformed, dead, unfit, stale."""
     step: int | None
     """The update, from 1, that trained on it."""
     version: int | None

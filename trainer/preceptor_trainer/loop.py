@@ -59,6 +59,7 @@ from preceptor_trainer.rollouts.engine import PolicyEngine
 from preceptor_trainer.sampling import Sampler
 from preceptor_trainer.stall import Stall, StalledPart, diagnose
 from preceptor_trainer.telemetry import METRICS_FILE, Telemetry
+from preceptor_trainer.thoughts import ThoughtFormat
 from preceptor_trainer.traces import CohortTraces
 
 _STALL_S = 10.0
@@ -70,6 +71,7 @@ class Parts:
     """What a loop works with. `engine` is None without rollouts, `judges` without verdicts."""
 
     codec: Codec
+    thoughts: ThoughtFormat | None
     learner: Learner
     prepared: RewriteAhead
     engine: PolicyEngine | None
@@ -109,7 +111,7 @@ class TrainLoop:
             in_rounds=config.deterministic,
         )
         self._position = resumed.position if resumed else Position()
-        self._sampler = Sampler(config, parts.codec, parts.engine, resumed.samplings if resumed else 0)
+        self._sampler = Sampler(config, parts.codec, parts.engine, resumed.samplings if resumed else 0, parts.thoughts)
         self._growth = (resumed and resumed.growth) or begun(config.pool)
         self._issued: dict[str, PreparedWindow] = {}
         """Every cohort that was admitted and has not ended, in the order of admission."""
@@ -173,7 +175,10 @@ class TrainLoop:
         with self._doing("queue", "there is no room in it"), self._traces.submitting(asked):
             unfit = await self._judges.submit(asked)
         for cohort in unfit:
-            await self._drop(cohort, Dropped.UNFIT, "one candidate only, or a text over the contract's limits")
+            if cohort.candidates and all(candidate.malformed for candidate in cohort.candidates):
+                await self._drop(cohort, Dropped.MALFORMED, "no thought in it is well formed")
+            else:
+                await self._drop(cohort, Dropped.UNFIT, "one candidate only, or a text over the contract's limits")
 
     async def _receive(self, judges: Judges) -> None:
         async for answered in judges.outcomes():
@@ -284,6 +289,8 @@ class TrainLoop:
             cohorts = await self._sampler.sample(group, self._version, self._growth.rollouts)
         self._traces.sampled(cohorts, since_s)
         self._telemetry.sampled(cohorts)
+        if malformed := sum(candidate.malformed for cohort in cohorts for candidate in cohort.candidates):
+            self._telemetry.count("thought_malformed", malformed)
         for cohort in cohorts:
             await self._buffer.sampled(cohort.id, cohort.version)
         return cohorts

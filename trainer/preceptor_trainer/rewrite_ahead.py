@@ -1,11 +1,12 @@
 """Rewrites in front of the rollouts: the teacher needs no policy, so its work is done before it is asked for.
 
 In: windows with their positions, and a rewrite service (or none). Out: the same windows in the same order, each with
-its rewrite. Guarantees: at most `ahead` windows are held and at most `concurrency` asked for at once; a rewrite that
-is refused, fails or is empty is None and counted, and its window goes on without it. May wait for the documents, and
-for the service: one that is away, or whose teacher is, for up to `rewrite.patience_s`; then windows go on without a
-rewrite, each after one try, until it answers again. Raises `TrainError` when the service does not take the key, or is
-another program.
+its rewrite. With thoughts the service, by its rubrics, writes a thought that leads to the suffix, and the rewrite is
+that thought with the suffix as it is; one that is malformed, or the suffix itself, is none. Guarantees: at most `ahead`
+windows are held and at most `concurrency` asked for at once; a rewrite that is refused, fails or is empty is None and
+counted, and its window goes on without it. May wait for the documents, and for the service: one that is away, or whose
+teacher is, for up to `rewrite.patience_s`; then windows go on without a rewrite, each after one try, until it answers
+again. Raises `TrainError` when the service does not take the key, or is another program.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from preceptor_trainer.data.stream import Position
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.patience import Patience
+from preceptor_trainer.thoughts import ThoughtFormat
 
 
 class Rewriter(Protocol):
@@ -58,9 +60,9 @@ class _Asked:
 
 class RewriteAhead:
     """`count` is told what became of each rewrite as its window is given out: `rewrite_<outcome>`;
-    `rewrite_unreachable` if there was no answer; `rewrite_unfit` if the text is not one that the service takes. `first`
-    are windows prepared before (by a run that is resumed), given out in front of the others as they are. `traced` gives
-    the span of a window's rewrite.
+    `rewrite_unreachable` if there was no answer; `rewrite_unfit` if the text is not one that the service takes;
+    `rewrite_malformed` if a thought is. `first` are windows prepared before (by a run that is resumed), given out in
+    front of the others as they are. `traced` gives the span of a window's rewrite.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class RewriteAhead:
         rewriter: Rewriter | None,
         count: Callable[[str], None],
         first: Sequence[PreparedWindow] = (),
+        thoughts: ThoughtFormat | None = None,
         traced: Callable[[str], AbstractContextManager[tracing.Span]] = lambda id: tracing.UNTRACED,
     ) -> None:
         self._windows = iter(windows)
@@ -81,6 +84,7 @@ class RewriteAhead:
         self._count = count
         self._first = first
         self._traced = traced
+        self._thoughts = thoughts
         self._away_since: float | None = None
         self.waiting: str | None = None
         """The service that is waited for, and what was seen of it."""
@@ -127,6 +131,8 @@ class RewriteAhead:
             return None, "unreachable"
         if response.rewrite is None:
             return None, response.outcome.value
+        if self._thoughts:
+            return self._thought(self._thoughts, window, original, response)
         # An unchanged suffix keeps its own tokens: another spelling of the same text would be another candidate.
         ids = (
             list(window.suffix)
@@ -136,6 +142,17 @@ class RewriteAhead:
         if not ids:
             return None, "empty"
         return TokenCandidate("rewrite", Origin.REWRITE, tuple(ids), self._codec.decode(ids)), response.outcome.value
+
+    def _thought(
+        self, thoughts: ThoughtFormat, window: Window, original: str, response: RewriteResponse
+    ) -> tuple[TokenCandidate | None, str]:
+        thought = [] if response.unchanged else self._codec.encode((response.rewrite or "").strip())
+        ids = thoughts.put(thought, window.suffix)
+        if ids is None:
+            return None, "malformed"
+        return TokenCandidate(
+            "rewrite", Origin.REWRITE, ids, original, thought=len(thought) + 2
+        ), response.outcome.value
 
     async def _answer(self, rewriter: Rewriter, request: RewriteRequest) -> RewriteResponse | None:
         """None if the service is away, or its teacher, and the patience with it is over."""

@@ -68,6 +68,7 @@ from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine
 from preceptor_trainer.signals import until_signalled
 from preceptor_trainer.telemetry import Telemetry
+from preceptor_trainer.thoughts import thought_format
 from preceptor_trainer.traces import CohortTraces
 from preceptor_trainer.trackers.trackers import Trackers, check_installed
 from preceptor_trainer.vocabulary import add_tokens
@@ -179,6 +180,7 @@ async def _run(
     (config.out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
     model, tokenizer = load_policy(config, ranks)
     codec = Codec(tokenizer)
+    thoughts = thought_format(config, codec)
     ranks.tell("begin", config.model_dump_json().encode())
     learner = _learner(config, model, ranks)
     if begun:
@@ -206,8 +208,10 @@ async def _run(
         judges, queue_status = await _judges(config, codec, telemetry, traces, board, resources)
     engine = await _engine(config, learner, codec, telemetry, resources) if config.pool.rollouts else None
     first = state.in_flight if state else ()
-    prepared = RewriteAhead(stream, codec, config.rewrite, rewriter, telemetry.count, first, traces.rewriting)
-    parts = Parts(codec, learner, prepared, engine, judges, queue_status, telemetry, watch, ledger, traces, board)
+    prepared = RewriteAhead(stream, codec, config.rewrite, rewriter, telemetry.count, first, thoughts, traces.rewriting)
+    parts = Parts(
+        codec, thoughts, learner, prepared, engine, judges, queue_status, telemetry, watch, ledger, traces, board
+    )
     await resources.enter_async_context(board)
     if not config.judged:
         telemetry.say("it asks no judge and so has no Redis: the services' page does not show it")
@@ -229,7 +233,7 @@ def _held_out(config: TrainConfig, codec: Codec, telemetry: Telemetry) -> list[W
 
 
 def _learner(config: TrainConfig, model: Any, ranks: Ranks) -> Learner:
-    objective = make_objective(config.objective, config.data.suffix_tokens)
+    objective = make_objective(config.objective, config.continuation_tokens)
     return Learner(
         model, objective, config.optimizer, config.compute, config.steps, ranks, config.objective.refresh_reference
     )
@@ -242,13 +246,12 @@ def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:
     path = config.model.path
     model, tokenizer = load_pretrained(path, "the policy", key="model.path")
     add_tokens(model, tokenizer, [control.token for control in config.controls or ()])
-    window = config.data.prefix_tokens + config.data.suffix_tokens
+    window = config.data.prefix_tokens + config.continuation_tokens
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions is not None and window + bool(config.controls) > positions:
-        raise TrainError(
-            f"data.prefix_tokens + data.suffix_tokens is {window}{' and a control token' if config.controls else ''}, "
-            f"{path} takes {positions} tokens: lower one of them"
-        )
+        sizes = "data.prefix_tokens + data.suffix_tokens" + (" + thoughts.max_tokens" if config.thoughts else "")
+        sizes += f" is {window}" + (" and a control token" if config.controls else "")
+        raise TrainError(f"{sizes}, {path} takes {positions} tokens: lower one of them")
     return model.to(device_named(config.device, ranks.local_rank)), tokenizer
 
 

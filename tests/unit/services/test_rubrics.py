@@ -158,7 +158,10 @@ def test_a_template_is_tried_when_it_is_loaded(folder: Path, template: str, mess
 
 
 def test_an_unknown_set_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(RubricError, match=r"'nan' is neither a packaged set \(instruct, nano\) nor a file or folder"):
+    with pytest.raises(
+        RubricError,
+        match=r"'nan' is neither a packaged set \(instruct, nano, nano-thoughts, thoughts\) nor a file or folder",
+    ):
         load_rubrics("nan")
     with pytest.raises(RubricError, match=r"holds no rubric: a set needs set\.yaml"):
         load_rubrics(str(tmp_path))

@@ -20,12 +20,16 @@ def run(*arguments: str) -> tuple[int, str, str]:
 def test_without_a_name_the_studies_are_listed() -> None:
     status, out, _ = run()
     assert status == 0
-    assert [line.split()[0] for line in out.splitlines()] == packaged()
+    assert [line.split()[0] for line in out.splitlines()] == [*packaged(), "thoughts"]
 
 
 def test_mistakes_are_told_in_one_line_before_anything_is_made(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    for arguments, told in [(("mian",), "no study mian"), (("main", "--variants", "spi"), "no variant spi")]:
+    for arguments, told in [
+        (("mian",), "no study mian"),
+        (("main", "--variants", "spi"), "no variant spi"),
+        (("thoughts", "--variants", "rl"), "takes no --variants"),
+    ]:
         status, _, err = run(*arguments, "--out", str(out))
         assert status == 2
         assert err.count("\n") == 1

@@ -75,6 +75,12 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         (["--data.min_prefix_tokens=9", "--data.prefix_tokens=8"], r"min_prefix_tokens \(9\) is above prefix_tokens"),
         (["--optimizer.warmup_steps=11"], r"warmup_steps is above steps"),
         (["--judge.axes={}"], "judge.axes"),
+        (["--thoughts={}"], r"thoughts: the original has none .*set pool.original=false"),
+        (
+            ["--thoughts={open: '<t>', close: '<t>'}", "--pool.original=false"],
+            r"thoughts: .*open and close are both <t>",
+        ),
+        (["--thoughts.max_tokens=2", "--pool.original=false"], r"thoughts.max_tokens"),
         (["--run=no spaces"], "run"),
         (["--guards.entropy={}"], r"guards.entropy: .*a guard needs a limit: set one of above, below, rise, fall"),
         (["--guards.abstention={}"], r"a guard needs a limit: set one of above, below \("),

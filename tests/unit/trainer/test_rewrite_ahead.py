@@ -28,6 +28,7 @@ from preceptor_trainer.data.stream import Position
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.rewrite_ahead import RewriteAhead
+from preceptor_trainer.thoughts import ThoughtFormat
 
 PROVENANCE = Provenance(teacher="t", revision="r", rubric="x", rubric_hash="h", sampling=Sampling())
 
@@ -278,3 +279,32 @@ async def test_an_unchanged_suffix_keeps_its_tokens(codec: Codec) -> None:
 async def test_without_a_rewriter_the_windows_pass_through(codec: Codec) -> None:
     ahead = RewriteAhead(windows(5), codec, RewriteConfig(ahead=2), None, lambda _: None)
     assert [prepared.window.document async for prepared in ahead.windows()] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("answer", "ids", "counted"),
+    [
+        (rewritten("w7 w8"), (10, 7, 8, 11, 3, 2), "rewrite_rewritten"),
+        (rewritten("w7 w8 w9"), None, "rewrite_malformed"),
+        (rewritten("w7 w11"), None, "rewrite_malformed"),
+        (rewritten(" "), None, "rewrite_malformed"),
+        (rewritten("w3 w2", RewriteOutcome.UNCHANGED), None, "rewrite_malformed"),
+        (rewritten(None, RewriteOutcome.REFUSED), None, "rewrite_refused"),
+    ],
+    ids=["well formed", "too long", "with a delimiter", "empty", "the suffix itself", "refused"],
+)
+async def test_with_thoughts_a_rewrite_is_the_thought_and_the_suffix_as_it_is(
+    codec: Codec, answer: RewriteResponse, ids: tuple[int, ...] | None, counted: str
+) -> None:
+    teacher = Teacher(lambda _: answer)
+    teacher.release.set()
+    counts: Counter[str] = Counter()
+    thoughts = ThoughtFormat(open=10, close=11, limit=4, suffix=2)
+    ahead = RewriteAhead(
+        windows(1), codec, RewriteConfig(), teacher, lambda what: counts.update([what]), thoughts=thoughts
+    )
+    (prepared,) = [prepared async for prepared in ahead.windows()]
+    assert (prepared.rewrite and prepared.rewrite.ids) == ids
+    if prepared.rewrite:
+        assert (prepared.rewrite.thought, prepared.rewrite.text) == (4, "w3 w2")
+    assert counts == {counted: 1}

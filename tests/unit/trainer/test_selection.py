@@ -134,3 +134,30 @@ def test_an_objective_that_compares_nothing_takes_any_cohort_that_holds_somethin
     given = of_origins((Origin.REWRITE, 8))
     assert select_by_origin(given, None) is given
     assert select_by_origin(of_origins(), None) is Dropped.UNFIT
+
+
+def thinking(*malformed: bool) -> PolicyCohort:
+    candidates = tuple(
+        TokenCandidate(f"c{i}", Origin.ROLLOUT, (i,), str(i), thought=None if bad else 1)
+        for i, bad in enumerate(malformed)
+    )
+    return PolicyCohort("cohort", Window(0, 0, (1,), (2,)), 0, candidates)
+
+
+def test_a_malformed_thought_is_worth_nothing_and_is_no_failure_of_the_judge() -> None:
+    judged = select(thinking(False, True), response(1.0, scores={"match": [1.0]}))
+    assert not isinstance(judged, Dropped)
+    assert judged.scores == {"c0": 1.0, "c1": 0.0}
+    assert (judged.chosen.id, judged.rejected.id, judged.failed) == ("c0", "c1", ())
+    assert judged.axis_scores == {"match": {"c0": 1.0}}, "what the judge said, and nothing else"
+
+
+def test_beside_a_malformed_thought_a_failed_call_has_no_score() -> None:
+    judged = select(thinking(False, False, True), response(None, 1.0, scores={"match": [Status.FAILED, 1.0]}))
+    assert not isinstance(judged, Dropped)
+    assert judged.scores == {"c1": 1.0, "c2": 0.0}
+    assert judged.failed == ("c0",)
+
+
+def test_where_no_call_succeeded_the_malformed_ones_alone_teach_nothing() -> None:
+    assert select(thinking(False, True, True), response(None)) is Dropped.TIED

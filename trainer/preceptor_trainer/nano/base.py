@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerFast
 
 from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.data.documents import stream_documents
@@ -30,10 +31,14 @@ def pretrain(
     *,
     steps: int,
     seed: int = 0,
+    tokenizer: PreTrainedTokenizerFast | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Path:
-    """Trains on `steps` batches of documents drawn at random, each long enough to learn the world by heart."""
-    tokenizer = policy_tokenizer()
+    """Trains on `steps` batches of documents drawn at random, each long enough to learn the world by heart.
+
+    `tokenizer` is the nano world's, if none is given.
+    """
+    tokenizer = tokenizer or policy_tokenizer()
     model = nano_llama(tokenizer, layers=LAYERS, seed=seed)
     updates = NanoOptimizer(model, steps=steps, matrix_lr=0.02, other_lr=0.01)
     documents = [tokenizer.encode(each.text) for each in stream_documents(DataConfig(path=str(corpus)))]

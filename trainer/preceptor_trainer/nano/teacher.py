@@ -77,13 +77,18 @@ def ensure_teacher(
 ) -> Path:
     """The teacher's directory, trained now if `cache_dir` does not hold it yet. It begins as `policy`, or at random."""
     target = cache_dir / f"nano-teacher-{content_hash(recipe, policy)}"
+    return trained_once(target, lambda partial: _train(partial, recipe, policy, progress))
+
+
+def trained_once(target: Path, train: Callable[[Path], None]) -> Path:
+    """`target`, now trained into a folder beside it unless it is there: whole or not at all, and by one process."""
     if target.is_dir():
         return target
-    with sole_use(cache_dir, wait=True):
+    with sole_use(target.parent, wait=True):
         if not target.is_dir():
             partial = target.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            _train(partial, recipe, policy, progress)
+            train(partial)
             partial.rename(target)
     return target
 

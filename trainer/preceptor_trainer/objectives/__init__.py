@@ -11,7 +11,7 @@ from preceptor_trainer.objectives.rf_nll import RfNll
 
 
 def make_objective(config: ObjectiveConfig, suffix_tokens: int) -> Objective:
-    """The objective that `config` names, for suffixes of at most `suffix_tokens`."""
+    """The objective that `config` names, for suffixes of at most `suffix_tokens`, thoughts among them."""
     match config.name:
         case "dpo":
             return Dpo(config)

@@ -3,7 +3,7 @@
 In: a cohort and its `JudgeResponse` with composite scores, or none where the objective asks no judge. Out: the best and
 worst candidate, or the reason why there are none. Guarantees: a candidate without a composite (any axis abstained,
 failed or missing) is never chosen or rejected by a judge; a cohort whose best and worst tie is dropped. So nothing that
-the teacher did not say can become a reward.
+the teacher did not say can become a reward, but for one rule about rollouts: a malformed thought is worth 0.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Dropped(StrEnum):
     """Fewer than two candidates have a composite score."""
     UNFIT = "unfit"
     """It has not the candidates that are needed, or one that the contract does not take."""
+    MALFORMED = "malformed"
+    """No thought in it is well formed."""
 
 
 def select_by_origin(cohort: PolicyCohort, prefer: tuple[Origin, Origin] | None) -> PolicyCohort | Dropped:
@@ -51,6 +53,8 @@ def select(cohort: PolicyCohort, response: JudgeResponse) -> Judged | Dropped:
         if verdict.score is not None:
             axis_scores.setdefault(verdict.axis, {})[verdict.candidate_id] = verdict.score
     scores = {one.candidate_id: one.score for one in response.composites if one.score is not None}
+    asked = [candidate for candidate in cohort.candidates if not candidate.malformed]
+    scores |= {candidate.id: 0.0 for candidate in cohort.candidates if candidate.malformed}
     if len(scores) < 2:
         return Dropped.UNJUDGED
     best, worst = max(scores.values()), min(scores.values())
@@ -64,5 +68,5 @@ def select(cohort: PolicyCohort, response: JudgeResponse) -> Judged | Dropped:
         axis_scores=axis_scores,
         chosen=rng.choice([candidate for candidate in judged if scores[candidate.id] >= best - TIE]),
         rejected=rng.choice([candidate for candidate in judged if scores[candidate.id] <= worst + TIE]),
-        failed=tuple(each.id for each in cohort.candidates if any((each.id, axis) not in ok for axis in response.axes)),
+        failed=tuple(each.id for each in asked if any((each.id, axis) not in ok for axis in response.axes)),
     )

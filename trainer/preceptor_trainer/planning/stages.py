@@ -80,7 +80,8 @@ def engine_work(config: TrainConfig, settings: PlanSettings) -> list[EngineWork]
     work = []
     if pool.rollouts:
         read = (Span(cohorts, prefix, logits=1),)
-        written = (Span(cohorts * pool.rollouts, suffix, prefix, logits=suffix),)
+        longest = config.continuation_tokens
+        written = (Span(cohorts * pool.rollouts, longest, prefix, logits=longest),)
         work.append(EngineWork("rollouts", policy_sizes(settings, config), cohorts, cohorts * prefix, read, written))
     if pool.rewrite:
         work.append(_rewriting(rewriter_sizes(settings), settings.rewriting, cohorts, prefix, suffix))
@@ -91,7 +92,7 @@ def engine_work(config: TrainConfig, settings: PlanSettings) -> list[EngineWork]
 
 def update_work(config: TrainConfig, settings: PlanSettings) -> UpdateWork:
     """Of one update."""
-    cohorts, prefix, suffix = config.cohorts_per_step, prefix_length(config, settings), config.data.suffix_tokens
+    cohorts, prefix, suffix = config.cohorts_per_step, prefix_length(config, settings), config.continuation_tokens
     sequences = SEQUENCES.get(config.objective.name, config.pool.size)
     return UpdateWork(
         policy_sizes(settings, config),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,10 @@ from preceptor_trainer.endings import INTERRUPTED, failed
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.nano import DEFAULT_CACHE
 from preceptor_trainer.study.definition import Study, StudySize, load_study, packaged
+from preceptor_trainer.study.thoughts import plan as thoughts
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _TINY = StudySize(
     pretrain_documents=200,
@@ -37,14 +42,19 @@ def study(
     """Train the variants of a study on the nano world, measure them, and write tables. Goes on where it was stopped."""
     try:
         if name is None:
-            for each in map(load_study, packaged()):
+            for each in (*map(load_study, packaged()), thoughts.STUDY):
                 typer.echo(f"{each.name:12} {each.title} ({each.takes})")
             return
-        loaded = load_study(name)
-        if tiny:
-            loaded = tiny_one(loaded)
-        chosen = [each.strip() for each in variants.split(",") if each.strip()] if variants else []
-        written = _run(loaded, out, seeds, chosen, cache)
+        if name == thoughts.STUDY.name:
+            if variants:
+                raise TrainError(f"study {name} takes no --variants: what it trains goes on from each other")
+            written = _run_thoughts(thoughts.TINY if tiny else thoughts.ThoughtsSize(), out, seeds, cache)
+        else:
+            loaded = load_study(name)
+            if tiny:
+                loaded = tiny_one(loaded)
+            chosen = [each.strip() for each in variants.split(",") if each.strip()] if variants else []
+            written = _run(loaded, out, seeds, chosen, cache)
     except TrainError as error:
         raise failed("study", one_line(str(error)), 2) from None
     typer.echo(f"The tables are in {written}")
@@ -65,15 +75,26 @@ def tiny_one(study: Study) -> Study:
 
 
 def _run(loaded: Study, out: Path, seeds: int, chosen: list[str], cache: Path) -> Path:
-    from rich.console import Console
-
-    from preceptor_client.stack import FolderInUse, MissingProgram, PartFailed
     from preceptor_trainer.study.plan import plan_runs
     from preceptor_trainer.study.runner import StudyRunner
 
     runs = plan_runs(loaded, seeds, chosen)
+    return _to_the_end(lambda console: StudyRunner(loaded, runs, out, cache, console).run())
+
+
+def _run_thoughts(size: thoughts.ThoughtsSize, out: Path, seeds: int, cache: Path) -> Path:
+    from preceptor_trainer.study.thoughts.runner import ThoughtsRunner
+
+    return _to_the_end(lambda console: ThoughtsRunner(size, seeds, out, cache, console).run())
+
+
+def _to_the_end(run: Callable[[Console], Path]) -> Path:
+    from rich.console import Console
+
+    from preceptor_client.stack import FolderInUse, MissingProgram, PartFailed
+
     try:
-        return StudyRunner(loaded, runs, out, cache, Console()).run()
+        return run(Console())
     except (FolderInUse, MissingProgram, PartFailed, TrainError, OSError) as error:
         raise failed("study", str(error), 1) from None
     except KeyboardInterrupt:

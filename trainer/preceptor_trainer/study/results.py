@@ -88,14 +88,14 @@ def markdown(study: Study, records: Sequence[Record], *, level: int = 1) -> str:
         return "\n".join([*head, "Nothing is done yet.", ""])
     independence = [_independence(found, "quality_wins", "quality"), _independence(found, "wins", "all axes")]
     tables = [_worth(found), _language(found), *independence, *_teachers(found)]
-    return "\n".join([*head, as_markdown(tables), _made(found)])
+    return "\n".join([*head, as_markdown(tables), made(found)])
 
 
 def _worth(found: Sequence[Row]) -> Table:
     return Table(
         "What the policies are worth, by the oracle (± 95 %)",
         ("", "seeds", *WORTH.values()),
-        [(row.about, str(len(row.records)), *(_cell(row.estimate(name)) for name in WORTH)) for row in found],
+        [(row.about, str(len(row.records)), *(cell(row.estimate(name)) for name in WORTH)) for row in found],
     )
 
 
@@ -106,7 +106,7 @@ def _language(found: Sequence[Row]) -> Table:
         [
             (
                 row.about,
-                *(_cell(row.estimate(name)) for name in LANGUAGE),
+                *(cell(row.estimate(name)) for name in LANGUAGE),
                 *(quantity(row.mean(figure)) for figure in ("steps", "judge_calls", "flops", "train_s")),
             )
             for row in found
@@ -122,8 +122,8 @@ def _independence(found: Sequence[Row], measure: str, on: str) -> Table:
         [
             (
                 row.about,
-                *(_cell(row.estimate(f"{who}_{measure}")) for who in JUDGES),
-                *(_cell(row.overstated(measure, rival), signed=True) for rival in ("oracle", "second")),
+                *(cell(row.estimate(f"{who}_{measure}")) for who in JUDGES),
+                *(cell(row.overstated(measure, rival), signed=True) for rival in ("oracle", "second")),
             )
             for row in trained
         ],
@@ -138,7 +138,7 @@ def _teachers(found: Sequence[Row]) -> Iterator[Table]:
         yield Table(
             "The training judges: share of held-out labels met",
             ("", *(name.replace("_", " ") for name in accuracies[0])),
-            [(row.about, *(_cell(row.teacher(name)) for name in accuracies[0])) for row in trained],
+            [(row.about, *(cell(row.teacher(name)) for name in accuracies[0])) for row in trained],
         )
 
 
@@ -149,7 +149,7 @@ def _over_seeds(values: Sequence[float]) -> Estimate | None:
     return over_seeds(values) if values else None
 
 
-def _cell(estimate: Estimate | None, *, signed: bool = False) -> str:
+def cell(estimate: Estimate | None, *, signed: bool = False) -> str:
     if estimate is None:
         return "-"
     half = max(estimate.high - estimate.value, estimate.value - estimate.low)
@@ -157,7 +157,7 @@ def _cell(estimate: Estimate | None, *, signed: bool = False) -> str:
     return f"{shown} ±{half:.3f}" if round(half, 3) else shown
 
 
-def _made(found: Sequence[Row]) -> str:
+def made(found: Sequence[Row]) -> str:
     records = [record for row in found for record in row.records]
     commits = ", ".join(f"`{commit}`" for commit in dict.fromkeys(record["commit"] for record in records))
     machines = ", ".join(

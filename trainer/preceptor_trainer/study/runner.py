@@ -158,7 +158,7 @@ class StudyRunner:
             measures = measure(policy, self._base(run.seed, run.size), asked, run.size.judged)
         except PreceptorError as error:
             raise TrainError(f"a judge of the evaluation does not answer: {error}") from error
-        return {name: _exactly(estimate) for name, estimate in measures.items()}
+        return {name: exactly(estimate) for name, estimate in measures.items()}
 
     def _continue_base(self, seed: int, size: StudySize) -> Continued:
         world = self._folder.world(seed, size)
@@ -255,6 +255,6 @@ def made_once(target: Path, make: Callable[[Path], Any]) -> Path:
     return target
 
 
-def _exactly(estimate: Estimate) -> dict[str, Any]:
+def exactly(estimate: Estimate) -> dict[str, Any]:
     """Six digits, as the interval over seeds is computed of these."""
     return {"value": round(estimate.value, 6), "ci95": [round(estimate.low, 6), round(estimate.high, 6)]}
