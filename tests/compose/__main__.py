@@ -86,6 +86,9 @@ def main() -> int:
         stack = ComposeStack(_environment(work, resources))
         try:
             exercise(stack, options.kill, report)
+        except SystemExit:
+            print(stack.compose("ps", "--all"), stack.compose("logs", "--tail", "30"), sep="\n", file=sys.stderr)
+            raise
         finally:
             with report.stage("down"):
                 stack.compose("down", "--volumes", "--timeout", "20")

@@ -40,7 +40,7 @@ def provide(name: str) -> str:
 
 def python_image() -> str:
     """The base that our Dockerfiles name."""
-    names = {
+    names: set[str] = {
         found
         for path in (ROOT / "deploy" / "docker").glob("*.Dockerfile")
         for found in re.findall(r"^ARG PYTHON_IMAGE=(\S+)", path.read_text(), re.MULTILINE)

@@ -31,7 +31,7 @@ class Traffic:
     def __init__(self, env: Mapping[str, str], corpus: Path) -> None:
         self._settings = ClientSettings(
             judge_url=f"http://127.0.0.1:{env['PRECEPTOR_JUDGE_PORT']}",
-            api_key=env["PRECEPTOR_API_KEY"],  # type: ignore[arg-type]
+            api_key=env["PRECEPTOR_API_KEY"],
             retries=12,
         )
         documents = [json.loads(line)["text"].split() for line in corpus.read_text().splitlines()]

@@ -25,7 +25,6 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("!reset", lambda loader, node: None)
-_Loader.add_constructor("!override", lambda loader, node: loader.construct_sequence(node, deep=True))  # type: ignore[no-untyped-call]
 GPU: dict[str, Any] = yaml.load((ROOT / "deploy/docker/gpu.yml").read_text(), _Loader)
 
 
