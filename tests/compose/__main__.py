@@ -134,6 +134,7 @@ def exercise(stack: ComposeStack, killed: Sequence[str], report: Report) -> None
             )
             _steps(stack, out, 2)
     with report.stage("last steps"):
+        stack.compose("stop", "trainer")
         steps = count(out / METRICS_FILE, b"\n") + _LAST_STEPS
         stack.env["PRECEPTOR_TEST_STEPS"] = str(steps)
         stack.compose("up", "--detach", "--no-build", "--no-deps", "trainer")
