@@ -3,15 +3,17 @@
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format docs manifests audit sbom licences
+.PHONY: help setup demo test test-compose up lint format docs manifests audit sbom licences
 help:
-	@echo "make demo        the whole loop on this machine, with a report at its end"
-	@echo "make test        the whole test suite, on real Redis and real vLLM"
-	@echo "make lint        ruff and mypy"
-	@echo "make docs        the documents as a website, in site/"
-	@echo "make manifests   what is wrong with deploy/kubernetes"
+	@echo "make demo           the whole loop on this machine, with a report at its end"
+	@echo "make test           the whole test suite, on real Redis and real vLLM"
+	@echo "make up             the whole stack in containers (Docker), and the demo's run in it"
+	@echo "make test-compose   builds, runs and hits that stack (root; a Docker Engine, or Debian)"
+	@echo "make lint           ruff and mypy"
+	@echo "make docs           the documents as a website, in site/"
+	@echo "make manifests      what is wrong with deploy/kubernetes"
 	@echo "make audit, make sbom, make licences   of what is installed (docs/supply-chain.md)"
-	@echo "make setup       the environment alone"
+	@echo "make setup          the environment alone"
 
 setup:
 	@$(or $(PYTHON),python3) scripts/setup.py
@@ -21,6 +23,13 @@ demo: setup
 
 test: setup
 	@$(BIN)/pytest $(ARGS)
+
+test-compose: setup
+	@PYTHONPATH=tests:. $(BIN)/python -m compose $(ARGS)
+
+up:
+	@python3 scripts/compose_env.py
+	@docker compose up --build $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check

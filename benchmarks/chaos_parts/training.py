@@ -22,8 +22,8 @@ from preceptor_client.config import load_config
 from preceptor_client.stack import Part, Process
 from preceptor_trainer.checkpoint import load_state
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.config import ENV_PREFIX, TrainConfig
-from preceptor_trainer.data.stream import WindowStream
+from preceptor_trainer.config import ENV_PREFIX, DataConfig, TrainConfig
+from preceptor_trainer.data.stream import Position, WindowStream
 from preceptor_trainer.ledger import LEDGER_FILE
 from preceptor_trainer.nano.corpus import write_corpus
 from preceptor_trainer.nano.model import nano_llama
@@ -145,7 +145,10 @@ class Training:
             staleness=STALENESS,
             ledger=self._ledger(),
             metrics=[line["step"] for line in self._metrics()],
-            issued=self._issued(),
+            issued=issued_windows(
+                load_config(TrainConfig, self._config, [], env_prefix=ENV_PREFIX).data,
+                load_state(self._out / "final").position,
+            ),
         )
 
     def _resume(self, *overrides: str) -> None:
@@ -169,13 +172,12 @@ class Training:
     def _metrics(self) -> list[dict[str, Any]]:
         return json_lines(self._out / METRICS_FILE)
 
-    def _issued(self) -> list[str]:
-        """The windows up to the final position, from the corpus itself."""
-        data = load_config(TrainConfig, self._config, [], env_prefix=ENV_PREFIX).data
-        last = load_state(self._out / "final").position
-        issued = []
-        for window, position in WindowStream(data, Codec(policy_tokenizer()).encode):
-            issued.append(window.id)
-            if position == last:
-                return issued
-        raise AssertionError("the stream has an end")
+
+def issued_windows(data: DataConfig, last: Position) -> list[str]:
+    """The ids of a nano run's windows up to the position `last`, from the corpus itself."""
+    issued = []
+    for window, position in WindowStream(data, Codec(policy_tokenizer()).encode):
+        issued.append(window.id)
+        if position == last:
+            return issued
+    raise AssertionError("the stream has an end")

@@ -112,6 +112,47 @@ def nano_teacher(
     typer.echo(directory)
 
 
+@app.command("nano-prepare", epilog="Example: preceptor nano-prepare --out models")
+def nano_prepare(
+    out: Annotated[Path, typer.Option(help="Folder for teacher, policy, corpora and base model.")],
+    seed: Annotated[int, typer.Option(help="Of corpora and base model.")] = 0,
+    pretrain_steps: Annotated[int | None, typer.Option(min=1, help="Updates of the base model.")] = None,
+    cache: Annotated[Path, typer.Option(help="Where the nano teacher is kept.")] = DEFAULT_CACHE,
+) -> None:
+    """Make what servers and a trainer need for the demo's run, as `docker compose up` does. Made once, then found."""
+    from dataclasses import replace
+
+    from preceptor_trainer.demo.plan import DemoSize
+    from preceptor_trainer.demo.prepare import prepare_run
+
+    size = DemoSize() if pretrain_steps is None else replace(DemoSize(), pretrain_steps=pretrain_steps)
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if done == total or done % 100 == 0:
+            typer.echo(f"nano-prepare: {stage}: {done} of {total} steps", err=True)
+
+    try:
+        prepare_run(out, cache, size, seed=seed, progress=tell)
+    except OSError as error:
+        raise failed("nano-prepare", f"cannot write to {out} or {cache}: {error.strerror or error}", 1) from None
+    typer.echo(f"nano-prepare: {out} holds all that a run needs", err=True)
+
+
+@app.command("export-policy", epilog="Example: preceptor export-policy HuggingFaceTB/SmolLM2-135M --out models/policy")
+def export_policy(
+    model: Annotated[str, typer.Argument(help="A Hugging Face directory or name: model.path of the run.")],
+    out: Annotated[Path, typer.Option(help="The folder that is written.")],
+) -> None:
+    """Write the folder that the vLLM server of a run with rollouts.engine=vllm is started from."""
+    from preceptor_trainer.pretrained import load_pretrained
+    from preceptor_trainer.rollouts.vllm_engine import export_for_vllm
+
+    try:
+        typer.echo(export_for_vllm(*load_pretrained(model, "the policy", key="MODEL"), out))
+    except (TrainError, OSError) as error:
+        raise failed("export-policy", one_line(str(error)), 1) from None
+
+
 @app.command("nano-world", epilog="Example: preceptor nano-world --out runs/nano-100m-start")
 def nano_world(
     out: Annotated[Path, typer.Option(help="Folder for corpus.jsonl, held-out.jsonl and policy.")],

@@ -18,6 +18,8 @@ _HELP = {
     "plan": "What a run takes: GPUs, memory, hours. Example: preceptor plan configs/paper.yaml --plan models.yaml",
     "teach": "Post-train the teacher. Example: preceptor teach judge configs/teach/nano_judge.yaml",
     "nano-world": "Write the generated world as documents. Example: preceptor nano-world --out world",
+    "nano-prepare": "Make what a run in containers needs. Example: preceptor nano-prepare --out models",
+    "export-policy": "Write what a policy's vLLM starts from. Example: preceptor export-policy NAME --out policy",
     "study": "Train and measure the variants of a study on the nano world. Example: preceptor study main --seeds 3",
     "eval": "Measure a policy, by a judge or tasks. Example: preceptor eval runs/sip/final --data held-out.jsonl",
 }

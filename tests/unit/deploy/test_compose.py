@@ -1,0 +1,151 @@
+"""docker-compose.yml keeps to its rules: pinned, confined, bounded, watched, and without a secret."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from preceptor_client.config import load_config
+from preceptor_trainer.config import ENV_PREFIX, RolloutsConfig, TrainConfig
+from preceptor_trainer.demo.plan import DemoFolder, DemoSize, sip
+
+ROOT = Path(__file__).parents[3]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+JOBS = {"prepare", "trainer"}
+each_service = pytest.mark.parametrize("name", SERVICES)
+
+
+class _Loader(yaml.SafeLoader):
+    """Knows compose's own tags."""
+
+
+_Loader.add_constructor("!reset", lambda loader, node: None)
+GPU: dict[str, Any] = yaml.load((ROOT / "deploy/docker/gpu.yml").read_text(), _Loader)
+
+
+@each_service
+def test_a_container_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["read_only"] is True
+    assert re.fullmatch(r"[1-9]\d*:\d+", service["user"]), "no root"
+    assert not {"privileged", "cap_add", "devices", "pid", "ipc"} & service.keys()
+
+
+@each_service
+def test_a_container_is_bounded_and_comes_back(name: str) -> None:
+    service = SERVICES[name]
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
+    assert service["pids_limit"]
+    assert service["logging"]["options"]["max-size"]
+    assert service["restart"].startswith("on-failure" if name in JOBS else "unless-stopped")
+
+
+@each_service
+def test_an_image_has_an_exact_version(name: str) -> None:
+    assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-[a-z]+)?", SERVICES[name]["image"])
+
+
+@each_service
+def test_a_server_is_watched(name: str) -> None:
+    service = SERVICES[name]
+    if name in JOBS:
+        return
+    if build := service.get("build"):
+        text = (ROOT / build["dockerfile"]).read_text()
+        assert re.search(r"^HEALTHCHECK .*CMD", text, re.MULTILINE)
+    else:
+        assert service["healthcheck"]["test"][0] == "CMD"
+
+
+@each_service
+def test_ports_are_published_on_loopback_alone(name: str) -> None:
+    assert all(re.fullmatch(r"127\.0\.0\.1:\$\{\w+:-\d+\}:\d+", port) for port in SERVICES[name].get("ports", []))
+
+
+def test_only_what_is_for_people_is_published() -> None:
+    published = {name for name, service in SERVICES.items() if service.get("ports")}
+    assert published == {"judge", "rewrite", "prometheus", "grafana"}
+
+
+@pytest.mark.parametrize("file", ["docker-compose.yml", "deploy/docker/gpu.yml", "deploy/docker/nano.yaml"])
+def test_no_file_has_a_secret(file: str) -> None:
+    for line in (ROOT / file).read_text().splitlines():
+        if found := re.match(r"\s*\w*(?:KEY|PASSWORD|TOKEN|SECRET)\w*: *(.*)", line):
+            assert found[1].startswith(("${", "/run/secrets/")), line
+        assert not re.search(r"pcp_[\w-]{20}|hf_\w{20}|://[^/\s]*:[^/\s]*@", line), line
+
+
+def test_nobody_but_the_trainer_reaches_the_policys_development_endpoints() -> None:
+    on_it = {name for name, service in SERVICES.items() if "policy" in service.get("networks", [])}
+    assert on_it == {"policy", "trainer", "prometheus"}
+    assert SERVICES["policy"]["networks"] == ["policy"]
+    assert "VLLM_SERVER_DEV_MODE" not in SERVICES["teacher"]["environment"]
+
+
+def test_networks_lead_nowhere_but_the_one_that_ports_are_published_on() -> None:
+    assert {name for name, options in COMPOSE["networks"].items() if not options} == {"outside"}
+    outside = {name for name, service in SERVICES.items() if "outside" in service.get("networks", [])}
+    assert outside == {name for name, service in SERVICES.items() if service.get("ports")}
+
+
+def test_everything_waits_for_the_health_of_what_it_needs() -> None:
+    needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
+    assert needs["trainer"].keys() == {"prepare", "redis", "policy", "rewrite", "worker"}
+    assert needs["judge"].keys() == needs["worker"].keys() == {"teacher", "redis"}
+    for needed in needs.values():
+        for name, how in needed.items():
+            assert how["condition"] == ("service_completed_successfully" if name in JOBS else "service_healthy")
+
+
+def test_redis_keeps_every_write_on_a_volume_and_evicts_nothing() -> None:
+    command = SERVICES["redis"]["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert options["--appendonly"] == "yes"
+    assert options["--maxmemory-policy"] == "noeviction"
+    assert SERVICES["redis"]["volumes"] == ["redis:/data"]
+
+
+def test_the_run_is_the_demos_with_a_policy_server_and_checkpoints() -> None:
+    run = load_config(TrainConfig, ROOT / "deploy/docker/nano.yaml", env_prefix=ENV_PREFIX)
+    demo = sip(
+        DemoFolder(Path("/var/lib/preceptor/models")),
+        DemoSize(),
+        seed=0,
+        threads=1,
+        redis_url=run.judge.redis_url,
+        rewrite_url=run.rewrite.url,
+    )
+    assert run.rollouts.engine == "vllm"
+    assert run.checkpoint.every
+    same = {"out": demo.out, "checkpoint": demo.checkpoint, "rollouts": RolloutsConfig()}
+    assert run.model_copy(update=same) == demo
+
+
+def test_the_run_and_its_servers_mean_the_same_folders_and_names() -> None:
+    run = load_config(TrainConfig, ROOT / "deploy/docker/nano.yaml", env_prefix=ENV_PREFIX)
+    assert f"--served-model-name={run.rollouts.vllm.model}" in SERVICES["policy"]["command"]
+    mounts = {volume.split(":")[1] for volume in SERVICES["trainer"]["volumes"]}
+    assert run.rollouts.vllm.sync_dir is not None
+    for path in (run.out, run.rollouts.vllm.sync_dir, Path(run.model.path), Path(run.data.path)):
+        assert any(path.is_relative_to(mount) for mount in mounts), path
+    assert any("weights:" in volume for volume in SERVICES["policy"]["volumes"])
+
+
+def test_with_gpus_the_official_image_serves_and_each_model_has_its_own_gpus() -> None:
+    servers = {name: GPU["services"][name] for name in ("teacher", "policy", "trainer")}
+    pinned = (ROOT / "requirements/vllm-cuda.txt").read_text().rpartition("==")[2].strip()
+    assert servers["teacher"]["image"] == servers["policy"]["image"] == f"vllm/vllm-openai:v{pinned}"
+    gpus = [
+        id
+        for server in servers.values()
+        for device in server["deploy"]["resources"]["reservations"]["devices"]
+        for id in device["device_ids"]
+    ]
+    assert len(gpus) == len(set(gpus)) == 3
