@@ -177,6 +177,11 @@ def test_the_run_reaches_what_it_needs(overlay: list[Manifest], train: TrainConf
     assert seen[f"/{train.out.parts[1]}"].get("readOnly") is True
 
 
+def test_the_trainers_metrics_are_where_its_port_says(overlay: list[Manifest], train: TrainConfig) -> None:
+    ports = {port["name"]: port["containerPort"] for port in container(one(overlay, "Job", "trainer"))["ports"]}
+    assert (train.metrics.host, train.metrics.port) == ("0.0.0.0", ports["metrics"])
+
+
 def test_a_guard_never_stops_a_run_that_would_be_started_again(train: TrainConfig) -> None:
     assert [name for name, guard in train.guards.on.items() if guard.action == "stop"] == []
 
