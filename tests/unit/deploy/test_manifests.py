@@ -15,6 +15,7 @@ from preceptor_client.queue.steps import Keys
 from preceptor_services.serving import _GRACE_S
 from preceptor_services.settings import ENV_PREFIX as SERVICE_PREFIX
 from preceptor_services.settings import ServiceSettings
+from preceptor_trainer.cli import app
 from preceptor_trainer.config import ENV_PREFIX as TRAIN_PREFIX
 from preceptor_trainer.config import TrainConfig
 from scripts.manifests.__main__ import problems
@@ -175,6 +176,24 @@ def test_the_run_reaches_what_it_needs(overlay: list[Manifest], train: TrainConf
     seen = {mount["mountPath"]: mount for mount in container(policy)["volumeMounts"]}
     assert train.rollouts.vllm.sync_dir is None  # so weights go by <out>/weights
     assert seen[f"/{train.out.parts[1]}"].get("readOnly") is True
+
+
+def test_what_the_pods_of_the_trainer_are_to_do_is_a_command_of_it(overlay: list[Manifest]) -> None:
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    runs = [
+        " ".join([*each.get("command", []), *each.get("args", [])])
+        for manifest in overlay
+        for template in pod_templates(manifest)
+        for each in containers(template["spec"])
+    ]
+    told = {name for run in runs for name in re.findall(r"preceptor_trainer (\S+)", run)}
+    assert told > {"train"}
+    assert told <= commands
+
+
+def test_the_trainers_metrics_are_where_its_port_says(overlay: list[Manifest], train: TrainConfig) -> None:
+    ports = {port["name"]: port["containerPort"] for port in container(one(overlay, "Job", "trainer"))["ports"]}
+    assert (train.metrics.host, train.metrics.port) == ("0.0.0.0", ports["metrics"])
 
 
 def test_a_guard_never_stops_a_run_that_would_be_started_again(train: TrainConfig) -> None:
