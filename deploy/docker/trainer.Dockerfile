@@ -16,7 +16,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
  && find /opt/preceptor -type d -name tests -prune -exec rm -r {} + \
  && cd /opt/preceptor/lib/python3.11/site-packages/torch && rm -r test include \
  && find bin -type f ! -name torch_shm_manager -delete
-COPY pyproject.toml README.md /source/
+COPY pyproject.toml README.md LICENSE /source/
 COPY client /source/client
 COPY services /source/services
 COPY trainer /source/trainer
