@@ -49,7 +49,7 @@ def test_a_container_is_bounded_and_comes_back(name: str) -> None:
 
 @each_service
 def test_an_image_has_an_exact_version(name: str) -> None:
-    assert re.fullmatch(r"[a-z/-]+:v?\d+\.\d+\.\d+(-[a-z]+)?", SERVICES[name]["image"])
+    assert re.fullmatch(r"[a-z0-9/_-]+:v?\d+\.\d+\.\d+(-[a-z]+)?", SERVICES[name]["image"])
 
 
 @each_service
@@ -124,7 +124,8 @@ def test_the_run_is_the_demos_with_a_policy_server_and_checkpoints() -> None:
     )
     assert run.rollouts.engine == "vllm"
     assert run.checkpoint.every
-    same = {"out": demo.out, "checkpoint": demo.checkpoint, "rollouts": RolloutsConfig()}
+    assert run.metrics.port
+    same = {"out": demo.out, "checkpoint": demo.checkpoint, "rollouts": RolloutsConfig(), "metrics": demo.metrics}
     assert run.model_copy(update=same) == demo
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +47,6 @@ def test_studies_that_have_a_run_in_common_know_it_by_the_same_id() -> None:
     there = plan_runs(study({"name": "k-4", "changes": {"pool.rollouts": 4}}, name="there"), seeds=2)
     assert [run.id for run in here] == [run.id for run in there]
     assert len({run.id for run in here}) == 4
-
-
-def test_what_a_run_makes_no_use_of_does_not_decide_its_id() -> None:
-    """It is what it was before there were thoughts: results that are there stay those of their runs."""
-    with_thoughts = {"thoughts": {"max_tokens": 8}, "pool": {"original": False, "rollouts": 4}}
-    run, thinks = plan_runs(study({"name": "sip"}, {"name": "thinks", "changes": with_thoughts}), seeds=1)[1:]
-    assert run.id == "9a2d4835ef94"
-    assert thinks.plan
-    assert thinks.id != replace(thinks, plan=thinks.plan.model_copy(update={"thoughts": None})).id
 
 
 @pytest.mark.parametrize(

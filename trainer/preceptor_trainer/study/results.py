@@ -165,5 +165,6 @@ def made(found: Sequence[Row]) -> str:
     )
     last = max(record["at"] for record in records)
     # Several runs may measure one policy, each behind another control.
-    hours = sum({record.get("training", record["id"]): record["train_s"] for record in records}.values()) / 3600
+    trainings = {record.get("training") or (record["variant"], record["seed"]): record["train_s"] for record in records}
+    hours = sum(trainings.values()) / 3600
     return f"{len(records)} runs, {hours:.1f} hours of training, until {last}, at {commits} on {machines}.\n"
