@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, Literal, TypeVar
 
 from redis.asyncio import Redis
@@ -45,11 +46,14 @@ _KINDS: dict[str, TroubleKind] = {
 _MISFITS = {
     "NOAUTH": "it asks for a password: write it into the URL, redis://:<password>@host",
     "WRONGPASS": "user name or password is wrong: correct the URL",
+    "DENIED": "in protected mode it serves its own machine alone: give it a password, and write it into the URL",
     "NOPERM": "this user may not do what the queue needs: give it all commands on the queue's keys",
     "WRONGTYPE": "a key of the queue holds something else: choose another namespace or database",
     "CROSSSLOT": "it is a cluster: use one master, with replicas and Sentinels if it must not fail",
     "MOVED": "it is a cluster: use one master, with replicas and Sentinels if it must not fail",
 }
+_TOLD = 160
+"""Characters of Redis' own words in a message: in protected mode it has a page of advice."""
 # Redis 6.2 wraps what goes wrong inside a script, so that the code is somewhere in the text.
 _CODE = re.compile(r"\b(" + "|".join([*_KINDS, *_MISFITS]) + r")\b")
 
@@ -90,7 +94,7 @@ def trouble_of(error: Exception) -> Trouble | None:
     if isinstance(error, AuthenticationError | AuthorizationError):
         name = name if name in _MISFITS else "WRONGPASS"
     if name in _MISFITS:
-        raise QueueMisfit(f"{_MISFITS[name]} ({text})") from error
+        raise QueueMisfit(f"{_MISFITS[name]} ({shorten(text, _TOLD, placeholder=' ...')})") from error
     if isinstance(error, InvalidResponse):
         raise QueueMisfit(f"what answers there is no Redis: correct the URL ({text})") from error
     if isinstance(error, ResponseError) and re.search(r"unknown (sub)?command|DB index is out of range", text):

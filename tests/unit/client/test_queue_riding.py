@@ -53,6 +53,7 @@ def test_what_passes_is_told_by_its_kind(error: Exception, kind: str) -> None:
         (exceptions.AuthenticationError("Authentication required.", status_code="NOAUTH"), "asks for a password"),
         (exceptions.AuthenticationError("AUTH <password> called without any password configured"), "is wrong"),
         (exceptions.NoPermissionError("this user has no permissions", status_code="NOPERM"), "may not do"),
+        (exceptions.ResponseError("DENIED Redis is running in protected mode because" + " advice" * 200), "password"),
         (exceptions.ResponseError("WRONGTYPE Operation against a key"), "another namespace"),
         (exceptions.ResponseError("unknown command 'XAUTOCLAIM', with args"), "6.2"),
         (exceptions.ResponseError("DB index is out of range"), "database"),
@@ -63,8 +64,9 @@ def test_what_passes_is_told_by_its_kind(error: Exception, kind: str) -> None:
 def test_what_never_passes_says_what_to_change(error: Exception, told: str) -> None:
     if isinstance(error, exceptions.MovedError):
         error.status_code = "MOVED"
-    with pytest.raises(QueueMisfit, match=told):
+    with pytest.raises(QueueMisfit, match=told) as caught:
         trouble_of(error)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_certificate_that_is_not_trusted_is_found_behind_the_error() -> None:
