@@ -59,7 +59,7 @@ from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
 from preceptor_trainer.loop import Parts, TrainLoop
 from preceptor_trainer.metrics import Metrics, served
 from preceptor_trainer.objectives import make_objective
-from preceptor_trainer.pretrained import device_named, load_pretrained
+from preceptor_trainer.pretrained import check_context, device_named, load_pretrained
 from preceptor_trainer.ranks import ALONE, Ranks
 from preceptor_trainer.resume import Start, find_start, name_in_redis, restore
 from preceptor_trainer.rewrite_ahead import RewriteAhead
@@ -246,12 +246,7 @@ def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:
     path = config.model.path
     model, tokenizer = load_pretrained(path, "the policy", key="model.path")
     add_tokens(model, tokenizer, [control.token for control in config.controls or ()])
-    window = config.data.prefix_tokens + config.continuation_tokens
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and window + bool(config.controls) > positions:
-        sizes = "data.prefix_tokens + data.suffix_tokens" + (" + thoughts.max_tokens" if config.thoughts else "")
-        sizes += f" is {window}" + (" and a control token" if config.controls else "")
-        raise TrainError(f"{sizes}, {path} takes {positions} tokens: lower one of them")
+    check_context(config, model.config)
     return model.to(device_named(config.device, ranks.local_rank)), tokenizer
 
 
