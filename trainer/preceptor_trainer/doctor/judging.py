@@ -14,7 +14,7 @@ from contextlib import aclosing
 
 from preceptor_client.checks import Check
 from preceptor_client.contract import AxisReport, Composition, Origin, Status, Verdict
-from preceptor_client.queue import CohortQueue, QueueOperations, QueueUnavailable, connect
+from preceptor_client.queue import CohortQueue, QueueMisfit, QueueOperations, QueueUnavailable, connect
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.cohorts import PolicyCohort, TokenCandidate
 from preceptor_trainer.config import TrainConfig
@@ -38,7 +38,7 @@ async def check_judges(
         except TimeoutError:
             advice = "see the worker's log: does its teacher answer? a busy judge answers later"
             return [*checks, Check("judge", "failure", f"no verdicts in {ANSWER_S:g} s", advice)]
-        except QueueUnavailable as error:
+        except (QueueUnavailable, QueueMisfit) as error:
             return [*checks, Check("judge", "failure", str(error), "set judge.redis_url")]
         checks += answer_found(answer)
     return checks

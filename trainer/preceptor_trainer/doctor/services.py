@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from preceptor_client import AsyncPreceptorClient
 from preceptor_client.checks import Check, Grade
-from preceptor_client.queue import QueueOperations, connect
+from preceptor_client.errors import PreceptorError
+from preceptor_client.queue import QueueMisfit, QueueOperations, QueueUnavailable, connect
 from preceptor_trainer.cohorts import TokenCandidate
 from preceptor_trainer.config import JudgeConfig, TrainConfig
 from preceptor_trainer.data.stream import Position
@@ -30,9 +31,12 @@ _REWRITES: dict[str, Grade] = {"rewritten": "ok", "unchanged": "ok", "refused": 
 
 
 async def check_workers(judge: JudgeConfig) -> Check:
-    """Whether somebody judges what is submitted. Redis has answered before."""
-    async with connect(judge.redis_url) as redis:
-        status = await QueueOperations(redis, namespace=judge.namespace).status()
+    """Whether somebody judges what is submitted."""
+    try:
+        async with connect(judge.redis_url) as redis:
+            status = await QueueOperations(redis, namespace=judge.namespace).status()
+    except (QueueUnavailable, QueueMisfit) as error:
+        return Check("workers", "failure", str(error), "set judge.redis_url")
     found = f"{status.workers} at the queue `{judge.namespace}`, {status.waiting} cohorts wait"
     if status.workers:
         return Check("workers", "ok", found)
@@ -64,7 +68,7 @@ async def check_rewriting(
                 [prepared] = [prepared async for prepared in ahead.windows()]
         except TimeoutError:
             return [ready, Check("a rewrite", "failure", f"no answer in {ANSWER_S:g} s", "see the service's log")], None
-        except TrainError as error:
+        except (TrainError, PreceptorError) as error:
             return [ready, Check("a rewrite", "failure", str(error), "set rewrite.url or rewrite.api_key")], None
     return [ready, rewrite_found(outcomes[0].removeprefix("rewrite_"))], prepared.rewrite
 

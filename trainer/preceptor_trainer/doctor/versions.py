@@ -44,7 +44,8 @@ def check_parts(config: TrainConfig) -> Iterator[Check]:
     try:
         check_installed(config.logging)
     except TrainError as error:
-        yield Check("logging", "failure", str(error), f"set logging.{'/'.join(config.logging.on)}, or install it")
+        found, _, advice = str(error).partition(": ")
+        yield Check("logging", "failure", found, advice)
     else:
         if config.logging.on:
             yield Check("logging", "ok", f"{', '.join(config.logging.on)} installed")
