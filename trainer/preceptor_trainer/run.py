@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import re
 import secrets
 import signal
 import sys
@@ -46,11 +45,9 @@ from preceptor_trainer.board import Board, open_board
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.documents import PassedOver, stream_documents
-from preceptor_trainer.data.shards import DocumentError
-from preceptor_trainer.data.stream import Position, WindowStream, held_out
-from preceptor_trainer.data.windows import Window
+from preceptor_trainer.data.stream import Position, WindowStream
 from preceptor_trainer.errors import TrainError
-from preceptor_trainer.guards.config import PLACE
+from preceptor_trainer.guards.held_out import held_out_windows
 from preceptor_trainer.guards.pause import PAUSED_FILE, pause
 from preceptor_trainer.guards.watch import Drifted, Watch
 from preceptor_trainer.judges import Judges
@@ -194,7 +191,7 @@ async def _run(
     ledger = resources.enter_context(CohortLedger(config.out / LEDGER_FILE))
     # The stream encodes in a thread of its own while the loop decodes: a tokenizer serves one thread at a time.
     encode = Codec(copy.deepcopy(tokenizer)).encode
-    watch = Watch(config, telemetry, _held_out(config, codec, telemetry), state.guards if state else None)
+    watch = Watch(config, telemetry, held_out_windows(config, codec, telemetry.say), state.guards if state else None)
     passed_over = PassedOver(telemetry.say)
     documents = partial(stream_documents, passed_over=passed_over)
     start_at = state.position if state else Position()
@@ -220,16 +217,6 @@ async def _run(
         finished = await loop.run(stop)
     telemetry.total("data", documents_too_short=stream.skipped, **passed_over.figures)
     return finished
-
-
-def _held_out(config: TrainConfig, codec: Codec, telemetry: Telemetry) -> list[Window]:
-    """The windows of the guard `held_out_nll`, if it is on."""
-    if (guard := config.guards.held_out_nll) is None:
-        return []
-    try:
-        return held_out(config.held_out(guard), codec.encode, guard.windows, telemetry.say)
-    except DocumentError as error:
-        raise DocumentError(re.sub(rf"\bdata\.({'|'.join(PLACE)})\b", r"guards.held_out_nll.\1", str(error))) from None
 
 
 def _learner(config: TrainConfig, model: Any, ranks: Ranks) -> Learner:

@@ -17,7 +17,7 @@ from preceptor_trainer.cli import app
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.windows import Window
-from preceptor_trainer.doctor.documents import check_documents
+from preceptor_trainer.doctor.documents import check_documents, check_held_out
 from preceptor_trainer.doctor.examine import examine
 from preceptor_trainer.doctor.judging import answer_found, axis_found, candidates
 from preceptor_trainer.doctor.policy import check_policy
@@ -108,6 +108,15 @@ def test_documents_that_give_no_window_or_few_are_told(run: Callable[..., TrainC
     [few], windows = ended(check_documents(run(data={"path": str(short)}), codec))
     assert (few.grade, len(windows)) == ("warning", 1)
     assert "most have less than 7" in few.found
+
+
+def test_documents_of_a_guard_are_looked_at_too(run: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    codec, held_out = Codec(word_tokenizer()), tmp_path / "held-out.jsonl"
+    config = run(guards={"held_out_nll": {"path": str(held_out), "rise": 0.25}})
+    [missing] = check_held_out(config, codec)
+    assert (missing.grade, missing.advice) == ("failure", "set guards.held_out_nll.path")
+    held_out.write_text(json.dumps({"text": "w4 " * 20}) + "\n")
+    assert [check.found for check in check_held_out(config, codec)] == ["1 windows"]
 
 
 def test_memory_is_told_for_one_gpu_or_the_number_that_is_enough(run: Callable[..., TrainConfig]) -> None:

@@ -14,6 +14,7 @@ from preceptor_trainer.data.documents import Document, PassedOver, stream_docume
 from preceptor_trainer.data.shards import DocumentError
 from preceptor_trainer.data.stream import WindowStream
 from preceptor_trainer.data.windows import Window
+from preceptor_trainer.guards.held_out import held_out_windows
 
 _WINDOWS = 16
 _DOCUMENTS = 1_000
@@ -42,6 +43,18 @@ def check_documents(config: TrainConfig, codec: Codec) -> Generator[Check, None,
     for text in passed_over:
         yield Check("documents", "warning", text, "data.bad_documents=stop ends the run there")
     return sorted(windows, key=lambda window: -len(window.prefix))
+
+
+def check_held_out(config: TrainConfig, codec: Codec) -> Iterator[Check]:
+    """Those of the guard `held_out_nll`."""
+    if not config.guards.held_out_nll:
+        return
+    try:
+        windows = held_out_windows(config, codec, lambda text: None)
+    except DocumentError as error:
+        yield Check("held out", "failure", str(error), "set guards.held_out_nll.path")
+    else:
+        yield Check("held out", "ok", f"{len(windows)} windows")
 
 
 def documents_found(data: DataConfig, lengths: Sequence[int], windows: int) -> Check:

@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from preceptor_client.checks import Check, check_queue
 from preceptor_trainer.config import TrainConfig
-from preceptor_trainer.doctor.documents import check_documents
+from preceptor_trainer.doctor.documents import check_documents, check_held_out
 from preceptor_trainer.doctor.judging import check_judges
 from preceptor_trainer.doctor.policy import check_policy
 from preceptor_trainer.doctor.room import check_disk, check_memory
@@ -32,7 +32,10 @@ def examine(config: TrainConfig, *, services: bool) -> Iterator[Check]:
     if policy and policy.sizes:
         yield from check_memory(config, policy.sizes)
         yield from check_disk(config, policy.sizes)
-    windows = (yield from check_documents(config, policy.codec)) if policy else []
+    windows = []
+    if policy:
+        windows = yield from check_documents(config, policy.codec)
+        yield from check_held_out(config, policy.codec)
     if not services:
         return
     if config.pool.rollouts and config.rollouts.engine == "vllm":
