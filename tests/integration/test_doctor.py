@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from preceptor_client.checks import Check, report
+from preceptor_client.checks import Check
 from preceptor_client.queue import QueueOperations, RunStatus, connect
 from preceptor_client.stack import Stack, rewrite_part, worker_part
 from preceptor_trainer.config import TrainConfig
@@ -74,9 +74,7 @@ def build(
 
 
 def found(config: TrainConfig) -> dict[str, Check]:
-    checks = list(examine(config, services=True))
-    report(checks, as_json=False)
-    return {check.name: check for check in checks}
+    return {check.name: check for check in examine(config, services=True)}
 
 
 def left_in(redis_url: str, namespace: str) -> tuple[int, dict[str, RunStatus]]:
@@ -112,9 +110,23 @@ def test_an_axis_that_the_judge_does_not_have_is_a_failure_and_no_dead_letter(
     assert left_in(redis_url, namespace) == (0, {})
 
 
+def test_windows_too_long_for_the_teacher_are_a_failure_in_its_own_words(
+    build: Build, redis_url: str, namespace: str, tmp_path: Path
+) -> None:
+    corpus = write_corpus(tmp_path / "short.jsonl", 30, name="doctor")
+    text = " ".join(json.loads(line)["text"] for line in corpus.read_text().splitlines())
+    (tmp_path / "long.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    long = {"path": str(tmp_path / "long.jsonl"), "prefix_tokens": 900, "min_prefix_tokens": 800}
+    checks = found(build(data=long))
+    assert {checks[name].grade for name in ("a rewrite", "judge, quality", "judge, factuality")} == {"failure"}
+    assert "context length" in checks["judge, quality"].found
+    assert left_in(redis_url, namespace) == (0, {})
+
+
 def test_a_policys_server_that_takes_no_weights_is_a_failure(build: Build, teacher_vllm: TeacherServer) -> None:
     vllm = {"url": teacher_vllm.url, "model": teacher_vllm.model}
     checks = found(build(rollouts={"engine": "vllm", "vllm": vllm}))
+    assert checks["policy's vLLM context"].found.startswith("takes 512 tokens")
     assert checks["policy's vLLM"].grade == "failure"
     assert "VLLM_SERVER_DEV_MODE=1" in checks["policy's vLLM"].found
     other = found(build(rollouts={"engine": "vllm", "vllm": {**vllm, "model": "other"}}))

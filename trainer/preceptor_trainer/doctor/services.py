@@ -88,14 +88,15 @@ async def check_policy_server(config: TrainConfig) -> list[Check]:
     """The policy's vLLM: its version, its context, and whether its weights can be replaced."""
     settings = config.rollouts.vllm
     server = VllmServer(settings.url, settings.model, PATIENCE_S)
+    checks: list[Check] = []
     try:
-        checks = [vllm_found(await server.version())]
+        checks.append(vllm_found(await server.version()))
         checks.append(context_found(config, await server.context()))
         await server.mark()  # one of the development endpoints
         checks.append(Check("policy's vLLM", "ok", f"ready at {settings.url}, its weights can be replaced"))
     except (Away, TrainError) as error:
         advice = "start it (docs/rollouts.md), or set rollouts.vllm.url and rollouts.vllm.model"
-        return [Check("policy's vLLM", "failure", str(error), advice)]
+        checks.append(Check("policy's vLLM", "failure", str(error), advice))
     finally:
         await server.close()
     return checks
