@@ -12,9 +12,10 @@ from packaging.requirements import Requirement
 from typer.testing import CliRunner
 
 from preceptor_client.checks import Check
-from preceptor_client.contract import AxisReport, Provenance, Sampling, Status, Usage, Verdict, Votes
+from preceptor_client.contract import AxisReport, Origin, Provenance, Sampling, Status, Usage, Verdict, Votes
 from preceptor_trainer.cli import app
 from preceptor_trainer.codec import Codec
+from preceptor_trainer.cohorts import TokenCandidate
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.doctor.documents import check_documents, check_held_out
@@ -205,10 +206,23 @@ def test_a_cohort_that_is_not_for_judges_is_a_failure() -> None:
     assert check.grade == "failure"
 
 
-def test_without_a_rewrite_the_original_meets_the_suffix_of_another_window() -> None:
-    windows = [Window(0, place, (5, 6), (place + 10, place + 11)) for place in range(3)]
-    original, other = candidates(Codec(word_tokenizer()), windows, None)
-    assert (original.text, other.text) == ("w10 w11", "w12 w13")
+@pytest.mark.parametrize(
+    ("suffixes", "rewrite", "second"),
+    [
+        ([(10, 11), (12, 13)], (14, 15), "w14 w15"),
+        ([(10, 11), (10, 11), (12, 13)], None, "w12 w13"),
+        ([(10, 11), (12, 13)], (10, 11), "w12 w13"),
+        ([(10, 11)], None, "w6 w7"),
+    ],
+)
+def test_the_original_meets_what_reads_differently(
+    suffixes: list[tuple[int, ...]], rewrite: tuple[int, ...] | None, second: str
+) -> None:
+    codec = Codec(word_tokenizer())
+    windows = [Window(0, place, (5, 6, 7), suffix) for place, suffix in enumerate(suffixes)]
+    rewritten = TokenCandidate("rewrite", Origin.REWRITE, rewrite, codec.decode(rewrite)) if rewrite else None
+    original, other = candidates(codec, windows, rewritten)
+    assert (original.text, other.text) == ("w10 w11", second)
 
 
 @pytest.mark.parametrize(

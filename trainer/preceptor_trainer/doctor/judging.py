@@ -47,11 +47,15 @@ async def check_judges(
 def candidates(
     codec: Codec, windows: Sequence[Window], rewrite: TokenCandidate | None
 ) -> tuple[TokenCandidate, TokenCandidate]:
-    """The original, and its rewrite; if there is none, the suffix of another window as if it were a rollout. Pure but
-    for the tokenizer."""
-    suffix, other = windows[0].suffix, windows[-1].suffix
-    original = TokenCandidate("original", Origin.ORIGINAL, suffix, codec.decode(suffix))
-    return original, rewrite or TokenCandidate("rollout-0", Origin.ROLLOUT, other, codec.decode(other))
+    """The original, and what reads differently, since nobody is asked about two that are the same: its rewrite, else
+    the suffix of another window or the end of the prefix, as if they were rollouts. Pure but for the tokenizer."""
+    window = windows[0]
+    original = TokenCandidate("original", Origin.ORIGINAL, window.suffix, codec.decode(window.suffix))
+    others = [rewrite] if rewrite else []
+    for ids in (*(each.suffix for each in windows[1:]), window.prefix[-len(window.suffix) :]):
+        others.append(TokenCandidate("rollout-0", Origin.ROLLOUT, ids, codec.decode(ids)))
+    different = (other for other in others if other.text.split() != original.text.split())
+    return original, next(different, others[-1])
 
 
 def answer_found(answer: Answered | None) -> Iterator[Check]:
