@@ -26,7 +26,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from preceptor_client.cli.doctor import check_queue
+from preceptor_client.checks import check_queue
 from preceptor_client.cli.main import run
 from preceptor_client.keys import add_key
 from preceptor_client.queue import shown

@@ -87,7 +87,7 @@ def understood(arguments: list[str]) -> None:
     context, name = parsed(client_app, arguments)
     if name in typer.main.get_command(trainer_app).commands:  # type: ignore[attr-defined]
         context, name = parsed(trainer_app, arguments)
-    if name in ("train", "plan"):
+    if name in ("train", "plan", "doctor"):
         assert (ROOT / context.params["config"]).is_file()
         plan = [each.replace("--plan.", "--") for each in context.args if each.startswith("--plan.")]
         run = [each for each in context.args if not each.startswith("--plan.")]

@@ -12,6 +12,8 @@ import typer
 
 from preceptor_client.config import ConfigError, dump_config, load_config
 from preceptor_trainer.config import ENV_PREFIX, TrainConfig
+from preceptor_trainer.doctor.command import EXAMPLES as DOCTOR_EXAMPLES
+from preceptor_trainer.doctor.command import doctor
 from preceptor_trainer.endings import DRIFTED, INTERRUPTED, failed
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.evaluation.command import EXAMPLES, evaluate
@@ -80,6 +82,7 @@ Examples:
   preceptor plan configs/paper.yaml --plan configs/plans/gpt-oss-120b.yaml
   preceptor plan configs/sip.yaml --plan configs/plans/judge-8b.yaml --plan.gpu=H200 --plan.gpus=32 --json""",
 )(plan)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, epilog=DOCTOR_EXAMPLES)(doctor)
 app.add_typer(teach, name="teach")
 
 app.command(

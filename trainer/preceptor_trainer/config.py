@@ -353,6 +353,19 @@ class TrainConfig(Section):
         """Of the longest candidate: a suffix, with a thought in front if there are thoughts."""
         return self.data.suffix_tokens + (self.thoughts.max_tokens if self.thoughts else 0)
 
+    @property
+    def sequence_tokens(self) -> int:
+        """Of the longest sequence that the policy reads: prefix and candidate, behind a control token if there are
+        controls."""
+        return self.data.prefix_tokens + self.continuation_tokens + bool(self.controls)
+
+    @property
+    def sequence_keys(self) -> str:
+        """What `sequence_tokens` is the sum of, for messages."""
+        thoughts = " + thoughts.max_tokens" if self.thoughts else ""
+        control = " + 1 control token" if self.controls else ""
+        return f"data.prefix_tokens + data.suffix_tokens{thoughts}{control}"
+
     def held_out(self, guard: HeldOutGuard) -> DataConfig:
         """The documents of `guard`."""
         given = guard.model_dump(include=set(PLACE), exclude_none=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
@@ -96,7 +96,7 @@ class Judges:
         await self._queue.submit_many([task for _, task in tasks if task])
         return [cohort for cohort, task in tasks if not task]
 
-    async def outcomes(self) -> AsyncIterator[Answered]:
+    async def outcomes(self) -> AsyncGenerator[Answered, None]:
         """Every answer as it comes. Never ends."""
         async with aclosing(self._queue.outcome_pages(self.run)) as pages:
             async for page in pages:

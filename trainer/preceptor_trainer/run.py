@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import re
 import secrets
 import signal
 import sys
@@ -46,11 +45,9 @@ from preceptor_trainer.board import Board, open_board
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.data.documents import PassedOver, stream_documents
-from preceptor_trainer.data.shards import DocumentError
-from preceptor_trainer.data.stream import Position, WindowStream, held_out
-from preceptor_trainer.data.windows import Window
+from preceptor_trainer.data.stream import Position, WindowStream
 from preceptor_trainer.errors import TrainError
-from preceptor_trainer.guards.config import PLACE
+from preceptor_trainer.guards.held_out import held_out_windows
 from preceptor_trainer.guards.pause import PAUSED_FILE, pause
 from preceptor_trainer.guards.watch import Drifted, Watch
 from preceptor_trainer.judges import Judges
@@ -59,7 +56,7 @@ from preceptor_trainer.ledger import LEDGER_FILE, CohortLedger
 from preceptor_trainer.loop import Parts, TrainLoop
 from preceptor_trainer.metrics import Metrics, served
 from preceptor_trainer.objectives import make_objective
-from preceptor_trainer.pretrained import device_named, load_pretrained
+from preceptor_trainer.pretrained import check_context, device_named, load_pretrained
 from preceptor_trainer.ranks import ALONE, Ranks
 from preceptor_trainer.resume import Start, find_start, name_in_redis, restore
 from preceptor_trainer.rewrite_ahead import RewriteAhead
@@ -194,7 +191,7 @@ async def _run(
     ledger = resources.enter_context(CohortLedger(config.out / LEDGER_FILE))
     # The stream encodes in a thread of its own while the loop decodes: a tokenizer serves one thread at a time.
     encode = Codec(copy.deepcopy(tokenizer)).encode
-    watch = Watch(config, telemetry, _held_out(config, codec, telemetry), state.guards if state else None)
+    watch = Watch(config, telemetry, held_out_windows(config, codec, telemetry.say), state.guards if state else None)
     passed_over = PassedOver(telemetry.say)
     documents = partial(stream_documents, passed_over=passed_over)
     start_at = state.position if state else Position()
@@ -222,16 +219,6 @@ async def _run(
     return finished
 
 
-def _held_out(config: TrainConfig, codec: Codec, telemetry: Telemetry) -> list[Window]:
-    """The windows of the guard `held_out_nll`, if it is on."""
-    if (guard := config.guards.held_out_nll) is None:
-        return []
-    try:
-        return held_out(config.held_out(guard), codec.encode, guard.windows, telemetry.say)
-    except DocumentError as error:
-        raise DocumentError(re.sub(rf"\bdata\.({'|'.join(PLACE)})\b", r"guards.held_out_nll.\1", str(error))) from None
-
-
 def _learner(config: TrainConfig, model: Any, ranks: Ranks) -> Learner:
     objective = make_objective(config.objective, config.continuation_tokens)
     return Learner(
@@ -246,12 +233,7 @@ def load_policy(config: TrainConfig, ranks: Ranks = ALONE) -> tuple[Any, Any]:
     path = config.model.path
     model, tokenizer = load_pretrained(path, "the policy", key="model.path")
     add_tokens(model, tokenizer, [control.token for control in config.controls or ()])
-    window = config.data.prefix_tokens + config.continuation_tokens
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and window + bool(config.controls) > positions:
-        sizes = "data.prefix_tokens + data.suffix_tokens" + (" + thoughts.max_tokens" if config.thoughts else "")
-        sizes += f" is {window}" + (" and a control token" if config.controls else "")
-        raise TrainError(f"{sizes}, {path} takes {positions} tokens: lower one of them")
+    check_context(config, model.config)
     return model.to(device_named(config.device, ranks.local_rank)), tokenizer
 
 

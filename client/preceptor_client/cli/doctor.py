@@ -1,25 +1,24 @@
-"""`preceptor doctor`: what works on this machine, what does not, and what to do about it."""
+"""`preceptor doctor`: what works on this machine, what does not, and what to do about it.
+
+With a training configuration: whether that run can start, which the trainer's own `doctor` looks at.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
-import json
-import os
 import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import typer
-from rich.markup import escape
-from rich.table import Column, Table
 
 from preceptor_client.calls import Service, endpoint
-from preceptor_client.cli.common import settings_with, stdout
+from preceptor_client.checks import Check, Grade, available_memory_gb, check_queue, report
+from preceptor_client.cli.common import settings_with
+from preceptor_client.cli.trainer import become_trainer
 from preceptor_client.sdk import PreceptorClient
 from preceptor_client.settings import ClientSettings
 from preceptor_client.stack import MissingProgram, find_redis_server, find_vllm, has_gpu, vllm_version
@@ -27,7 +26,8 @@ from preceptor_client.stack import MissingProgram, find_redis_server, find_vllm,
 _EXAMPLES = """\b
 Examples:
   preceptor doctor
-  preceptor doctor --services --json"""
+  preceptor doctor --services --json
+  preceptor doctor configs/sip.yaml --model.path=HuggingFaceTB/SmolLM2-135M"""
 
 _EXTRAS = {
     "queue": ("redis",),
@@ -36,42 +36,39 @@ _EXTRAS = {
 }
 _MEMORY_GB, _DISK_GB = 8, 6
 
-Grade = Literal["ok", "warning", "failure"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding. `advice` says what to do, empty if there is nothing to do."""
-
-    name: str
-    grade: Grade
-    found: str
-    advice: str = ""
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("doctor", epilog=_EXAMPLES)(doctor)
+    passed_on = {"allow_extra_args": True, "ignore_unknown_options": True}
+    app.command("doctor", epilog=_EXAMPLES, context_settings=passed_on)(doctor)
 
 
 def doctor(
-    services: Annotated[bool, typer.Option("--services", help="Services that do not answer are a failure.")] = False,
+    context: typer.Context,
+    config: Annotated[
+        str | None, typer.Argument(help="A run's configuration, YAML; any key can be set as --section.key=value.")
+    ] = None,
+    services: Annotated[
+        bool | None,
+        typer.Option(
+            "--services/--no-services",
+            help="Services that do not answer are a failure, as for a CONFIG; or are not looked at.",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON instead of a table.")] = False,
 ) -> None:
-    """Check this machine; exit status 1 if something that is needed does not work."""
+    """Check this machine, or whether the run of CONFIG can start; exit status 1 if something that is needed does not
+    work."""
+    if config and config.startswith("-"):
+        raise typer.BadParameter(f"no such option: {config} (keys of a CONFIG follow it)")
+    if config:
+        options = ["--no-services"] * (services is False) + ["--json"] * as_json
+        become_trainer(["doctor", config, *context.args, *options])
     settings = settings_with()
-    checks = [*check_machine(), *check_programs(), *check_extras(), *check_services(settings, services)]
-    if as_json:
-        print(json.dumps([asdict(check) for check in checks]))
-    else:
-        colours = {"ok": "green", "warning": "yellow", "failure": "red"}
-        table = Table("check", "", Column("found", overflow="fold"), "what to do")
-        for check in checks:
-            colour = colours[check.grade]
-            table.add_row(check.name, f"[{colour}]{check.grade}[/]", escape(check.found), escape(check.advice))
-        stdout.print(table)
-    if any(check.grade == "failure" for check in checks):
-        raise typer.Exit(1)
+    checks = [*check_machine(), *check_programs(), *check_extras()]
+    if services is not False:
+        checks += check_services(settings, bool(services))
+    raise typer.Exit(report(checks, as_json=as_json))
 
 
 def check_machine() -> Iterator[Check]:
@@ -88,14 +85,6 @@ def check_machine() -> Iterator[Check]:
     free = shutil.disk_usage(Path.cwd()).free / 1e9
     yield _at_least("disk", free, _DISK_GB, f"make room under {Path.cwd()}: the environment takes 3 GB, runs some more")
     yield Check("gpu", "ok", "an NVIDIA driver answers" if has_gpu() else "none, everything runs on the CPU")
-
-
-def available_memory_gb() -> float:
-    """Memory that programs could still take, in GB."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024 / 1e9
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
 def check_programs() -> Iterator[Check]:
@@ -127,33 +116,6 @@ def check_services(settings: ClientSettings, needed: bool) -> Iterator[Check]:
                 advice = f"start it (`preceptor up`), or set PRECEPTOR_{service.upper()}_URL"
                 yield Check(service, grade, f"{url}: {health.status} {health.detail or ''}".strip(), advice)
     yield from check_queue(settings.redis_url, grade)
-
-
-def check_queue(url: str, grade: Grade) -> Iterator[Check]:
-    """Whether the Redis at `url` can hold the queue, and will still hold it after a crash."""
-    try:
-        from preceptor_client.queue import QueueMisfit, QueueUnavailable, check_redis, connect, shown
-    except ModuleNotFoundError:
-        yield Check(
-            "redis", "warning", "not looked at without redis-py", "pip install 'preceptor[queue]' to use it here"
-        )
-        return
-
-    async def ask() -> list[str]:
-        async with connect(url) as redis:
-            return await check_redis(redis)
-
-    try:
-        warnings = asyncio.run(ask())
-    except QueueUnavailable as error:
-        yield Check("redis", grade, f"{shown(url)}: {error}", "start it (`preceptor up`), or set PRECEPTOR_REDIS_URL")
-    except QueueMisfit as error:
-        yield Check("redis", grade, f"{shown(url)}: {error}", "set PRECEPTOR_REDIS_URL")
-    else:
-        yield Check("redis", "ok", f"ready at {shown(url)}")
-        for warning in warnings:
-            found, _, advice = warning.rpartition(": ")
-            yield Check("redis", "warning", found, advice)
 
 
 def _at_least(name: str, gigabytes: float, needed: float, advice: str) -> Check:

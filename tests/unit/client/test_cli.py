@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from preceptor_client import checks
 from preceptor_client.cli import doctor
 from preceptor_client.cli.bench import find_benchmarks
 from preceptor_client.cli.common import CommandError, shortened
@@ -106,7 +107,7 @@ def test_doctor_shows_no_password(capsys: pytest.CaptureFixture[str], monkeypatc
 
 def test_doctor_without_redis_py_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "preceptor_client.queue", None)
-    [check] = doctor.check_queue("redis://127.0.0.1:9/0", "failure")
+    [check] = checks.check_queue("redis://127.0.0.1:9/0", "failure")
     assert (check.grade, check.advice) == ("warning", "pip install 'preceptor[queue]' to use it here")
 
 
@@ -121,7 +122,7 @@ def test_doctor_fails_when_a_needed_program_is_missing(
 
 
 def test_too_little_memory_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.available_memory_gb() > 0
+    assert checks.available_memory_gb() > 0
     monkeypatch.setattr(doctor, "available_memory_gb", lambda: 1.5)
     [memory] = [check for check in doctor.check_machine() if check.name == "memory"]
     assert (memory.grade, memory.found) == ("warning", "1.5 GB free")

@@ -104,3 +104,19 @@ def training_memory(config: TrainConfig, work: UpdateWork, gpus: int) -> Trainin
         layers = work.model.layers * work.model.hidden + work.model.saved_per_token
     logits = 3 * 4 * work.model.vocab * share * sum(span.count * span.logits for span in spans)
     return TrainingMemory(copies * size * work.model.parameters / gpus, at_once * layers * computed, logits)
+
+
+def rollout_memory(config: TrainConfig, model: ModelSizes, prefix: int) -> float:
+    """Bytes that rollouts take in the trainer's process (`rollouts.engine: torch`), an estimate: the weights they are
+    sampled from, the next ones and those before; keys and values of a step's cohorts, each prefix once; logits, with
+    what sampling makes of them.
+    """
+    if not config.pool.rollouts:
+        return 0.0
+    size = BYTES["float32"]
+    rows = config.cohorts_per_step * config.pool.rollouts
+    kept = config.cohorts_per_step * prefix + rows * config.continuation_tokens
+    weights = 3 * size * model.parameters
+    return (
+        weights + kept * model.model_copy(update={"kv_bytes": size}).kv_bytes_per_token + 4 * size * rows * model.vocab
+    )

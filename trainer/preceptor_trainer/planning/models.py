@@ -7,7 +7,7 @@ values. A multiplication with an addition is two FLOPs. Left out, as is usual: n
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,9 +137,14 @@ def read_sizes(directory: Path) -> ModelSizes:
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainError(f"cannot read {path} ({error}): give the sizes in the plan's settings") from None
+    return sizes_of(config, directory.name, path)
+
+
+def sizes_of(config: Mapping[str, Any], name: str, source: object) -> ModelSizes:
+    """The sizes that the content of a `config.json` tells; errors say that it is from `source`."""
     try:
         return ModelSizes(
-            name=directory.name,
+            name=name,
             layers=config["num_hidden_layers"],
             hidden=config["hidden_size"],
             heads=config["num_attention_heads"],
@@ -152,4 +157,6 @@ def read_sizes(directory: Path) -> ModelSizes:
             tied=config.get("tie_word_embeddings", False),
         )
     except KeyError as error:
-        raise TrainError(f"{path} has no {error}: it is no model of the Llama family; give the sizes by hand") from None
+        raise TrainError(
+            f"{source} has no {error}: it is no model of the Llama family; give the sizes by hand"
+        ) from None

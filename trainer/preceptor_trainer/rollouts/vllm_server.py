@@ -7,8 +7,8 @@ program).
 
 A mark is a text that the engine's process keeps beside its weights; a restart loses it, and so it tells whether a
 server still has what it was given. Setting a mark and loading weights are vLLM's development mode
-(`VLLM_SERVER_DEV_MODE=1`): keep that server on loopback. Those endpoints change between releases (this is 0.32), and
-this file is the only one that knows them.
+(`VLLM_SERVER_DEV_MODE=1`): keep that server on loopback. Those endpoints change between releases (this is
+`WRITTEN_FOR`), and this file is the only one that knows them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 from preceptor_trainer.errors import one_line
 from preceptor_trainer.rollouts.engine import EngineError, Rollout
 
+WRITTEN_FOR = "0.32"
 UNMARKED = "default"
 """The mark of a server that nobody marked since it started."""
 
@@ -39,6 +40,19 @@ class Away(Exception):
 
 class _Nothing(BaseModel):
     """Any JSON object, or no body at all."""
+
+
+class _Version(BaseModel):
+    version: str
+
+
+class _Model(BaseModel):
+    id: str
+    max_model_len: int | None = None
+
+
+class _Models(BaseModel):
+    data: list[_Model]
 
 
 class _Reset(BaseModel):
@@ -88,6 +102,19 @@ class VllmServer:
 
     async def close(self) -> None:
         await self._http.aclose()
+
+    async def version(self) -> str:
+        """Of vLLM."""
+        return (await self._ask("/version", _Version, small=True)).version
+
+    async def context(self) -> int | None:
+        """Tokens of a prompt with its answer; None if the server does not say."""
+        served = (await self._ask("/v1/models", _Models, small=True)).data
+        for model in served:
+            if model.id == self._model:
+                return model.max_model_len
+        names = ", ".join(model.id for model in served)
+        raise EngineError(f"vLLM at {self.url} serves {names}, and no {self._model}: set rollouts.vllm.model")
 
     async def set_mark(self, mark: str) -> None:
         await self._ask("/update_weight_version", _Nothing, {"new_version": mark}, small=True)
