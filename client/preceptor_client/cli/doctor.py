@@ -20,6 +20,7 @@ from rich.table import Column, Table
 
 from preceptor_client.calls import Service, endpoint
 from preceptor_client.cli.common import settings_with, stdout
+from preceptor_client.masking import shown
 from preceptor_client.sdk import PreceptorClient
 from preceptor_client.settings import ClientSettings
 from preceptor_client.stack import MissingProgram, find_redis_server, find_vllm, has_gpu, vllm_version
@@ -132,7 +133,7 @@ def check_services(settings: ClientSettings, needed: bool) -> Iterator[Check]:
 def check_queue(url: str, grade: Grade) -> Iterator[Check]:
     """Whether the Redis at `url` can hold the queue, and will still hold it after a crash."""
     try:
-        from preceptor_client.queue import QueueMisfit, QueueUnavailable, check_redis, connect, shown
+        from preceptor_client.queue import QueueMisfit, QueueUnavailable, check_redis, connect
     except ModuleNotFoundError:
         yield Check(
             "redis", "warning", "not looked at without redis-py", "pip install 'preceptor[queue]' to use it here"
