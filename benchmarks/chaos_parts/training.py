@@ -22,7 +22,8 @@ from preceptor_client.config import load_config
 from preceptor_client.stack import Part, Process
 from preceptor_trainer.checkpoint import load_state
 from preceptor_trainer.codec import Codec
-from preceptor_trainer.config import ENV_PREFIX, DataConfig, TrainConfig
+from preceptor_trainer.config import ENV_PREFIX, TrainConfig
+from preceptor_trainer.data.config import DataConfig
 from preceptor_trainer.data.stream import Position, WindowStream
 from preceptor_trainer.ledger import LEDGER_FILE
 from preceptor_trainer.nano.corpus import write_corpus
