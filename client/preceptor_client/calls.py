@@ -48,6 +48,7 @@ from preceptor_client.errors import (
     UnexpectedResponseError,
     status_error,
 )
+from preceptor_client.masking import shown
 from preceptor_client.settings import ClientSettings
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
@@ -103,7 +104,7 @@ class Call(Generic[AnswerT]):
         """The decoded answer. Raises a `PreceptorError`."""
         if isinstance(outcome, httpx.TransportError):
             what = "no answer in time" if isinstance(outcome, httpx.TimeoutException) else "cannot be reached"
-            reason = f"{self.url}: {what}: {outcome or type(outcome).__name__}"
+            reason = f"{shown(self.url)}: {what}: {outcome or type(outcome).__name__}"
             raise ServiceUnreachableError(reason, request_id=self.request_id) from outcome
         request_id = outcome.headers.get("X-Request-Id", self.request_id)
         if not outcome.is_success:
@@ -121,7 +122,7 @@ class Call(Generic[AnswerT]):
         return answer
 
     def _unexpected(self, what: str, request_id: str) -> PreceptorError:
-        return UnexpectedResponseError(f"{self.url}: {what}", request_id=request_id)
+        return UnexpectedResponseError(f"{shown(self.url)}: {what}", request_id=request_id)
 
 
 def judge_call(request: JudgeRequest, settings: ClientSettings, key: str | None) -> Call[JudgeResponse]:
@@ -180,7 +181,10 @@ def health_of(outcome: Outcome) -> Health:
     try:
         return Health.model_validate_json(outcome.content)
     except ValidationError:
-        return Health(status="unavailable", detail=f"{outcome.url} answered {outcome.status_code}, not a health report")
+        return Health(
+            status="unavailable",
+            detail=f"{shown(str(outcome.url))} answered {outcome.status_code}, not a health report",
+        )
 
 
 def http_settings(settings: ClientSettings) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from preceptor_client.masking import shown
+
 Grade = Literal["ok", "warning", "failure"]
 
 
@@ -60,7 +62,7 @@ def check_queue(
     """Whether the Redis at `url` can hold the queue, and will still hold it after a crash. `key` sets the URL; one that
     cannot is a finding of `grade`."""
     try:
-        from preceptor_client.queue import QueueMisfit, QueueUnavailable, check_redis, connect, shown
+        from preceptor_client.queue import QueueMisfit, QueueUnavailable, check_redis, connect
     except ModuleNotFoundError:
         yield Check(
             "redis", "warning", "not looked at without redis-py", "pip install 'preceptor[queue]' to use it here"

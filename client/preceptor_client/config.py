@@ -9,7 +9,7 @@ what was found there and what is wrong with it. Reads these files and the enviro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +17,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
+
+from preceptor_client.masking import shown
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -43,7 +45,8 @@ def load_config(
 
 
 def dump_config(config: BaseModel) -> str:
-    """The resolved configuration as YAML that `load_config` reads back."""
+    """The resolved configuration as YAML that `load_config` reads back, once the secrets in it are given again: see
+    `preceptor_client.masking`."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
@@ -53,10 +56,13 @@ def describe(error: ValidationError) -> str:
 
 
 def describe_problem(problem: ErrorDetails) -> str:
-    """One entry of a validation error: `key: what is wrong (found: value)`."""
-    key = ".".join(str(part) for part in problem["loc"]) or "(whole)"
-    found = repr(problem["input"])
-    return f"{key}: {problem['msg']} (found: {found if len(found) <= 80 else found[:77] + '...'})"
+    """One entry of a validation error: `key: what is wrong (found: value)`. A whole section is not shown: secrets
+    may be in it."""
+    told = f"{'.'.join(str(part) for part in problem['loc']) or '(whole)'}: {problem['msg']}"
+    if isinstance(problem["input"], Mapping):
+        return told
+    found = shown(repr(problem["input"]))
+    return f"{told} (found: {found if len(found) <= 80 else found[:77] + '...'})"
 
 
 def _from_file(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:

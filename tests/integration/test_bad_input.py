@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 from preceptor_client.checks import check_queue
 from preceptor_client.cli.main import run
 from preceptor_client.keys import add_key
-from preceptor_client.queue import shown
+from preceptor_client.masking import shown
 from preceptor_client.stack import Stack, redis_part, worker_part
 from preceptor_services.__main__ import main as serve_main
 from preceptor_services.app import judge_app, rewrite_app

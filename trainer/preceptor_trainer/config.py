@@ -25,6 +25,7 @@ from preceptor_client.contract import (
     ScheduleName,
 )
 from preceptor_client.contract.composition import check_guards
+from preceptor_client.masking import MaskedUrl, Secret
 from preceptor_client.tracing import TracingSettings
 from preceptor_trainer.controls import ControlConfig, check_controls, control_of
 from preceptor_trainer.data.config import DataConfig
@@ -76,7 +77,7 @@ class PoolConfig(Section):
 class VllmConfig(Section):
     """The policy's own vLLM server (development endpoints on), which follows the weights of the run."""
 
-    url: str = "http://127.0.0.1:8001"
+    url: MaskedUrl = "http://127.0.0.1:8001"
     model: str = "policy"
     sync: Literal["files", "gloo", "nccl"] = "files"
     """How weights get there: through a folder, or over a process group straight into the server's memory, by gloo on
@@ -121,7 +122,7 @@ class ThoughtsConfig(Section):
 class JudgeConfig(Section):
     """The queue to the judges, and what they are asked."""
 
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    redis_url: MaskedUrl = "redis://127.0.0.1:6379/0"
     bound: Positive = 1024
     namespace: str = "preceptor"
     axes: dict[AxisName, Weight] = Field(
@@ -156,8 +157,8 @@ class JudgeConfig(Section):
 class RewriteConfig(Section):
     """The rewrite service, and how far it works ahead of the rollouts."""
 
-    url: str = "http://127.0.0.1:8002"
-    api_key: str | None = None
+    url: MaskedUrl = "http://127.0.0.1:8002"
+    api_key: Secret | None = None
     ahead: Positive = 64
     """Windows rewritten, or being rewritten, in front of the rollouts."""
     concurrency: Positive = 32

@@ -32,6 +32,7 @@ from preceptor_client.errors import (
     ServiceUnreachableError,
     UnexpectedResponseError,
 )
+from preceptor_client.masking import shown
 from preceptor_trainer.codec import Codec
 from preceptor_trainer.cohorts import PreparedWindow, TokenCandidate
 from preceptor_trainer.config import RewriteConfig
@@ -156,7 +157,7 @@ class RewriteAhead:
 
     async def _answer(self, rewriter: Rewriter, request: RewriteRequest) -> RewriteResponse | None:
         """None if the service is away, or its teacher, and the patience with it is over."""
-        url = self._config.url
+        url = shown(self._config.url)
         patience: Patience | None = None
         while True:
             try:

@@ -29,6 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from preceptor_client import AsyncPreceptorClient, tracing
 from preceptor_client.config import dump_config
+from preceptor_client.masking import REVEALED, shown
 from preceptor_client.queue import (
     CohortQueue,
     QueueMisfit,
@@ -38,7 +39,6 @@ from preceptor_client.queue import (
     Trouble,
     check_redis,
     connect,
-    shown,
 )
 from preceptor_client.stack import FolderInUse, sole_use
 from preceptor_trainer.board import Board, open_board
@@ -178,7 +178,7 @@ async def _run(
     model, tokenizer = load_policy(config, ranks)
     codec = Codec(tokenizer)
     thoughts = thought_format(config, codec)
-    ranks.tell("begin", config.model_dump_json().encode())
+    ranks.tell("begin", config.model_dump_json(context=REVEALED).encode())
     learner = _learner(config, model, ranks)
     if begun:
         restore(learner, *begun)
@@ -293,12 +293,13 @@ async def _no_queue() -> None:
 
 
 async def _rewriter(config: TrainConfig, resources: AsyncExitStack) -> AsyncPreceptorClient:
-    client = AsyncPreceptorClient(rewrite_url=config.rewrite.url, api_key=config.rewrite.api_key)
+    key = config.rewrite.api_key
+    client = AsyncPreceptorClient(rewrite_url=config.rewrite.url, api_key=key.get_secret_value() if key else None)
     await resources.enter_async_context(client)
     health = await client.health("rewrite")
     if health.status != "ok":
         raise TrainError(
-            f"the rewrite service at {config.rewrite.url} is {health.status} ({health.detail}): start it, "
+            f"the rewrite service at {shown(config.rewrite.url)} is {health.status} ({health.detail}): start it, "
             "set rewrite.url, or set pool.rewrite to false"
         )
     return client

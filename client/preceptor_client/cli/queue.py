@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from preceptor_client.cli.common import CommandError, settings_with, shortened, stderr, stdout
+from preceptor_client.masking import shown
 
 if TYPE_CHECKING:
     from preceptor_client.queue import DeadLetter, QueueOperations, QueueStatus
@@ -130,7 +131,7 @@ def purge(
 def _with_queue(redis: str | None, namespace: str, work: Callable[[QueueOperations], Awaitable[ResultT]]) -> ResultT:
     """What `work` does with the queue of the settings."""
     try:
-        from preceptor_client.queue import QueueMisfit, QueueOperations, QueueUnavailable, check_redis, connect, shown
+        from preceptor_client.queue import QueueMisfit, QueueOperations, QueueUnavailable, check_redis, connect
     except ModuleNotFoundError:
         raise CommandError("this needs redis-py: pip install 'preceptor[queue]'") from None
     url = settings_with(redis_url=redis).redis_url

@@ -8,7 +8,7 @@
 docs/queue.md.
 """
 
-from preceptor_client.queue.connection import check_redis, connect, redis_from_url, shown
+from preceptor_client.queue.connection import check_redis, connect, redis_from_url
 from preceptor_client.queue.operations import QueueOperations
 from preceptor_client.queue.queue import CohortQueue
 from preceptor_client.queue.records import DeadLetter, Delivery, Outcome, QueueStatus, RunStatus
@@ -41,6 +41,5 @@ __all__ = [
     "check_redis",
     "connect",
     "redis_from_url",
-    "shown",
     "trouble_of",
 ]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import SSLConnection, parse_url
@@ -21,6 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from preceptor_client.masking import shown
 from preceptor_client.queue.riding import QueueMisfit, Ride
 from preceptor_client.queue.steps import Keys
 
@@ -92,14 +92,6 @@ def _address(text: str) -> tuple[str, int]:
     if parts is None:
         raise ValueError(f"{text!r} is no host[:port]")
     return parts["host"].strip("[]"), int(parts["port"] or _SENTINEL_PORT)
-
-
-def shown(url: str) -> str:
-    """The URL without its passwords, for messages."""
-    address, mark, query = url.partition("?")
-    address = re.sub(r"(?<=://)([^@/:]*):[^@/]*@", r"\1:***@", address)
-    pairs = [(name, "***" if "password" in name else value) for name, value in parse_qsl(query)]
-    return address + mark + urlencode(pairs, safe="*/:,")
 
 
 async def check_redis(redis: Redis, *, namespace: str = "preceptor") -> list[str]:

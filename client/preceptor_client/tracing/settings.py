@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from preceptor_client.masking import MaskedUrl
+
 
 class TracingSettings(BaseModel):
     """Off by default. Whatever is not set here is read from OpenTelemetry's own variables, `OTEL_...`."""
@@ -15,7 +17,7 @@ class TracingSettings(BaseModel):
 
     enabled: bool | None = None
     """Whether spans are recorded and sent; None: if the environment has `OTEL_TRACES_EXPORTER=otlp`."""
-    endpoint: Annotated[str, Field(pattern=r"^https?://[^/]")] | None = None
+    endpoint: Annotated[MaskedUrl, Field(pattern=r"^https?://[^/]")] | None = None
     """Where the collector takes traces by OTLP over HTTP, whole: `http://collector:4318/v1/traces`."""
     sample: Annotated[float, Field(ge=0, le=1)] | None = None
     """Share of the cohorts that are traced, each from its beginning to its end; None: all, or as `OTEL_TRACES_SAMPLER`

@@ -13,7 +13,8 @@ from typing import Literal
 from fastapi import APIRouter
 
 from preceptor_client.board import BoardReader
-from preceptor_client.queue import QueueOperations, redis_from_url, shown
+from preceptor_client.masking import shown
+from preceptor_client.queue import QueueOperations, redis_from_url
 from preceptor_services.dashboard.page import About, page_router
 from preceptor_services.dashboard.runs import runs_router
 from preceptor_services.settings import ServiceSettings

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
 
-from preceptor_client.queue import QueueMisfit, connect, redis_from_url, shown
+from preceptor_client.queue import QueueMisfit, connect, redis_from_url
 
 
 def options_of(url: str) -> dict[str, Any]:
@@ -87,15 +85,3 @@ def test_a_wrong_url_says_what_to_write_and_no_password(url: str, told: str) -> 
     with pytest.raises(QueueMisfit, match=told) as caught:
         connect(url)
     assert "secret" not in str(caught.value)
-
-
-@given(password=st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=8), query=st.booleans())
-def test_a_password_is_never_shown(password: str, query: bool) -> None:
-    url = f"redis://u:{password}@h:1/0" + (f"?sentinel_password={password}&db=1" if query else "")
-    assert password not in shown(url)
-    assert shown(url).startswith("redis://u:***@h:1/0")
-
-
-def test_a_url_without_a_password_is_shown_as_it_is() -> None:
-    for url in ("redis://127.0.0.1:6379/0", "unix:///run/r.sock?db=1", "redis+sentinel://a:1,b:2/main/0"):
-        assert shown(url) == url

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from preceptor_client.config import ConfigError, dump_config, load_config
+from preceptor_client.masking import REVEALED
 from preceptor_trainer.config import ENV_PREFIX, TrainConfig
 
 SMALLEST: dict[str, Any] = {
@@ -34,6 +35,24 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
     file = tmp_path / "again.yaml"
     file.write_text(dump_config(config))
     assert load_config(TrainConfig, file, env_prefix=ENV_PREFIX) == config
+
+
+SECRETS = ("--judge.redis_url=redis://:hunter2@h:1/0", "--rewrite.api_key=hunter3", "--rewrite.url=http://u:hunter4@h")
+
+
+def test_the_saved_configuration_takes_its_secrets_from_the_command_line_again(tmp_path: Path) -> None:
+    config = load(tmp_path, *SECRETS)
+    file = tmp_path / "again.yaml"
+    file.write_text(dump_config(config))
+    assert "hunter" not in file.read_text()
+    with pytest.raises(ConfigError, match=r"judge.redis_url: .*give it again[^$]*rewrite.api_key: .*give it again"):
+        load_config(TrainConfig, file, env_prefix=ENV_PREFIX)
+    assert load_config(TrainConfig, file, SECRETS, env_prefix=ENV_PREFIX) == config
+
+
+def test_the_other_ranks_get_the_secrets(tmp_path: Path) -> None:
+    config = load(tmp_path, *SECRETS)
+    assert TrainConfig.model_validate_json(config.model_dump_json(context=REVEALED)) == config
 
 
 def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +102,7 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         (["--thoughts.max_tokens=2", "--pool.original=false"], r"thoughts.max_tokens"),
         (["--run=no spaces"], "run"),
         (["--guards.entropy={}"], r"guards.entropy: .*a guard needs a limit: set one of above, below, rise, fall"),
-        (["--guards.abstention={}"], r"a guard needs a limit: set one of above, below \("),
+        (["--guards.abstention={}"], r"a guard needs a limit: set one of above, below$"),
         (["--guards.abstention.rise=0.1"], "guards.abstention.rise"),
         (["--guards.length={fall: 0.5, warn_after: 7}"], r"warn_after \(7\) is above act_after \(6\)"),
         (

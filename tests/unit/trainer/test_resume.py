@@ -45,7 +45,7 @@ def moved(learner: Learner) -> None:
     learner.version += 1
 
 
-def keep(out: Path, learner: Learner, files: dict[str, int]) -> Path:
+def keep(out: Path, learner: Learner, files: dict[str, int], **changes: Any) -> Path:
     target = step_directory(out, learner.version)
     state = TrainerState(
         run="train",
@@ -55,7 +55,7 @@ def keep(out: Path, learner: Learner, files: dict[str, int]) -> Path:
         position=Position(0, 7),
         in_flight=[],
         files=files,
-        config=config(out).model_dump(mode="json"),
+        config=config(out, **changes).model_dump(mode="json"),
     )
     save_checkpoint(target, learner.model, Codec(word_tokenizer()).tokenizer, state, learner.moments())
     return target
@@ -127,6 +127,19 @@ def test_any_other_change_is_said(tmp_path: Path) -> None:
     changed = config(tmp_path, steps=9, data={"path": "d", "bad_documents": "skip"})
     assert find_start(changed, "resume", said.append) is not None
     assert said[:2] == ["steps was 5, is 9 from here on", "data.bad_documents was 'stop', is 'skip' from here on"]
+
+
+def test_secrets_are_in_no_checkpoint_and_no_message_and_may_change(tmp_path: Path) -> None:
+    def with_secrets(secret: str, host: str) -> dict[str, Any]:
+        return {"judge": {"redis_url": f"redis://:{secret}@{host}"}, "rewrite": {"api_key": secret}}
+
+    target = keep(tmp_path, a_learner(1), {}, **with_secrets("hunter2", "one"))
+    assert not any(b"hunter" in path.read_bytes() for path in target.iterdir())
+    said: list[str] = []
+    assert find_start(config(tmp_path, **with_secrets("hunter3", "one")), "resume", said.append) is not None
+    assert len(said) == 1
+    find_start(config(tmp_path, **with_secrets("hunter3", "two")), "resume", said.append)
+    assert said[1] == "judge.redis_url was 'redis://:***@one', is 'redis://:***@two' from here on"
 
 
 def test_a_run_keeps_its_name_in_redis_and_shares_it_with_no_other(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from preceptor_client.masking import shown
 from preceptor_trainer.errors import one_line
 from preceptor_trainer.rollouts.engine import EngineError, Rollout
 
@@ -94,7 +95,7 @@ class VllmServer:
     server's health."""
 
     def __init__(self, url: str, model: str, timeout_s: float, *, watch_s: float = 5.0) -> None:
-        self.url = url.rstrip("/")
+        self.url = shown(url.rstrip("/"))
         self._model = model
         self._timeout_s = timeout_s
         self._watch_s = watch_s
