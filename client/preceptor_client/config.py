@@ -9,7 +9,7 @@ what was found there and what is wrong with it. Reads these files and the enviro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+_WORDS = {"extra_forbidden": "there is no such key", "missing": "is missing"}
+"""Instead of pydantic's, by the type of a problem."""
 
 
 class ConfigError(ValueError):
@@ -53,10 +55,19 @@ def describe(error: ValidationError) -> str:
 
 
 def describe_problem(problem: ErrorDetails) -> str:
-    """One entry of a validation error: `key: what is wrong (found: value)`."""
-    key = ".".join(str(part) for part in problem["loc"]) or "(whole)"
+    """One entry of a validation error: `key: what is wrong (found: value)`. What is wrong with several keys together
+    names them itself, and a whole section is not shown."""
+    key = ".".join(map(str, problem["loc"]))
+    what = f"{key}: {in_words(problem)}" if key else in_words(problem)
+    if isinstance(problem["input"], dict | BaseModel):
+        return what
     found = repr(problem["input"])
-    return f"{key}: {problem['msg']} (found: {found if len(found) <= 80 else found[:77] + '...'})"
+    return f"{what} (found: {found if len(found) <= 80 else found[:77] + '...'})"
+
+
+def in_words(problem: ErrorDetails | Mapping[str, Any]) -> str:
+    """What is wrong with the key of an entry."""
+    return _WORDS.get(problem["type"]) or str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _from_file(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:

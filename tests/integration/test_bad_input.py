@@ -155,7 +155,7 @@ def test_documents_that_run_out_are_told(train: Train, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--data.pth=x", "data.pth: Extra inputs are not permitted"),
+        ("--data.pth=x", "data.pth: there is no such key"),
         ("--judge.redis_url", "--judge.redis_url"),
         ("--objective.name=ppo", "objective.name"),
         ("--data.suffix_tokens=0", "data.suffix_tokens"),

@@ -20,7 +20,9 @@ from preceptor_trainer.planning.command import plan
 from preceptor_trainer.study.command import study
 from preceptor_trainer.teach.command import app as teach
 
-app = typer.Typer(help="Train, evaluate and demonstrate.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Train, evaluate and demonstrate.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 @app.callback()

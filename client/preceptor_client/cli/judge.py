@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from preceptor_client.bulk import batched, direct
 from preceptor_client.bulk.questions import Answered, BadLineError, Question
-from preceptor_client.calls import ALL_AXES, judge_texts_request
+from preceptor_client.calls import axes_asked, judge_texts_request
 from preceptor_client.cli.bulk import (
     Concurrency,
     File,
@@ -112,7 +112,7 @@ def judge(
     if many is None and len(texts) < 2:
         raise CommandError("judge needs a prefix and at least one candidate, or a .jsonl file")
     specs = {spec.axis: spec for spec in map(_rubric, rubric or ())}
-    axes = tuple(dict.fromkeys((*(axis or (() if specs else ALL_AXES)), *specs)))
+    axes = axes_asked(axis, specs)
     try:
         options = {
             "axes": axes,
