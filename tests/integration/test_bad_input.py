@@ -252,7 +252,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(
     stderr = capsys.readouterr().err
     assert stderr == (
         f"preceptor: port {port} on 127.0.0.1 cannot be used (Address already in use): choose another, or 0 for any "
-        "free one\n"
+        f"free one (--{part}-port)\n"
     )
     assert not list(tmp_path.iterdir())
 

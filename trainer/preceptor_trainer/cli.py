@@ -107,9 +107,9 @@ def nano_teacher(
     from preceptor_trainer.nano.teacher import ensure_teacher
 
     with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("nano teacher", total=None)
+        bar = progress.add_task("nano teacher", total=None, visible=False)  # one that is there takes no time
         directory = ensure_teacher(
-            cache, progress=lambda done, total: progress.update(bar, completed=done, total=total)
+            cache, progress=lambda done, total: progress.update(bar, completed=done, total=total, visible=True)
         )
     typer.echo(directory)
 

@@ -27,8 +27,9 @@ from preceptor_client.cli.bulk import (
     answer_file,
     file_among,
     parsed,
+    tell_error,
 )
-from preceptor_client.cli.common import CommandError, print_json, settings_with, stderr, stdout
+from preceptor_client.cli.common import CommandError, print_json, settings_with, stdout
 from preceptor_client.cli.tables import rubrics_table, verdict_tables
 from preceptor_client.config import describe
 from preceptor_client.contract import (
@@ -37,7 +38,6 @@ from preceptor_client.contract import (
     JudgeResponse,
     Message,
     Order,
-    Problem,
     RubricSpec,
     Sampling,
     ScheduleName,
@@ -138,13 +138,12 @@ def judge(
         return _request(text, options)
 
     def show(answered: Answered) -> None:
-        place = f"{many}:{answered.question.line.number}"
         if as_json:
             print(answered.as_line().decode(), end="", flush=True)
         elif isinstance(answered.answer, JudgeResponse):
             _show(parse(answered.question.line.text or b""), answered.answer, as_json=False)
-        elif isinstance(answered.answer, Problem):
-            stderr.print(f"{place} {answered.answer.detail}", soft_wrap=True, markup=False, highlight=False)
+        else:
+            tell_error(many, answered)
 
     async def answers(questions: AsyncIterator[Question]) -> AsyncGenerator[Answered, None]:
         async with AsyncPreceptorClient(settings=settings) as client:
