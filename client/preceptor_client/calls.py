@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -40,6 +40,7 @@ from preceptor_client.contract import (
     RewriteRequest,
     RewriteResponse,
     RubricList,
+    RubricSpec,
     Sampling,
 )
 from preceptor_client.errors import (
@@ -146,16 +147,26 @@ def judge_texts_request(
     prefix: str,
     texts: Sequence[str],
     *,
-    axes: Sequence[str] = ALL_AXES,
+    axes: Sequence[str] | None = None,
+    rubrics: Sequence[RubricSpec] = (),
     reference: str | None = None,
     sampling: Sampling | None = None,
     deadline_s: float | None = None,
 ) -> JudgeRequest:
-    """A request for plain texts: candidate `c0` is the first text, and the cohort's id comes from the content."""
+    """A request for plain texts: candidate `c0` is the first text, and the cohort's id comes from the content. They are
+    judged on `axes` and those of `rubrics`, on all three if neither is given.
+    """
     candidates = tuple(Candidate(id=f"c{index}", text=text) for index, text in enumerate(texts))
     unnamed = Cohort(id="unnamed", prefix=prefix, candidates=candidates, reference=reference)
     cohort = unnamed.model_copy(update={"id": content_hash(unnamed)})
-    return JudgeRequest(cohort=cohort, axes=tuple(axes), sampling=sampling, deadline_s=deadline_s)
+    specs = {spec.axis: spec for spec in rubrics}
+    asked = axes_asked(axes, specs)
+    return JudgeRequest(cohort=cohort, axes=asked, rubrics=specs, sampling=sampling, deadline_s=deadline_s)
+
+
+def axes_asked(axes: Sequence[str] | None, brought: Iterable[str]) -> tuple[str, ...]:
+    """Those that are named and those of the rubrics that are brought; all three if there are none."""
+    return tuple(dict.fromkeys((*(axes or ()), *brought))) or ALL_AXES
 
 
 def content_hash(message: BaseModel) -> str:

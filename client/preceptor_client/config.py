@@ -21,6 +21,8 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsError
 from preceptor_client.masking import shown
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+_WORDS = {"extra_forbidden": "there is no such key", "missing": "is missing"}
+"""Instead of pydantic's, by the type of a problem."""
 
 
 class ConfigError(ValueError):
@@ -56,13 +58,19 @@ def describe(error: ValidationError) -> str:
 
 
 def describe_problem(problem: ErrorDetails) -> str:
-    """One entry of a validation error: `key: what is wrong (found: value)`. A whole section is not shown: secrets
-    may be in it."""
-    told = f"{'.'.join(str(part) for part in problem['loc']) or '(whole)'}: {problem['msg']}"
-    if isinstance(problem["input"], Mapping):
-        return told
+    """One entry of a validation error: `key: what is wrong (found: value)`. What is wrong with several keys together
+    names them itself, and a whole section is not shown: secrets may be in it."""
+    key = ".".join(map(str, problem["loc"]))
+    what = f"{key}: {in_words(problem)}" if key else in_words(problem)
+    if isinstance(problem["input"], Mapping | BaseModel):
+        return what
     found = shown(repr(problem["input"]))
-    return f"{told} (found: {found if len(found) <= 80 else found[:77] + '...'})"
+    return f"{what} (found: {found if len(found) <= 80 else found[:77] + '...'})"
+
+
+def in_words(problem: ErrorDetails | Mapping[str, Any]) -> str:
+    """What is wrong with the key of an entry."""
+    return _WORDS.get(problem["type"]) or str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _from_file(path: Path, including: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from httpx_sse import EventSource
 
 from preceptor_client.batches import Reading, cancel_call, status_call, submit_call
 from preceptor_client.calls import (
-    ALL_AXES,
     AnswerT,
     Call,
     Outcome,
@@ -44,6 +43,7 @@ from preceptor_client.contract import (
     RewriteRequest,
     RewriteResponse,
     RubricList,
+    RubricSpec,
     Sampling,
 )
 from preceptor_client.settings import ClientSettings
@@ -82,14 +82,24 @@ class PreceptorClient:
         prefix: str,
         texts: Sequence[str],
         *,
-        axes: Sequence[str] = ALL_AXES,
+        axes: Sequence[str] | None = None,
+        rubrics: Sequence[RubricSpec] = (),
         reference: str | None = None,
         sampling: Sampling | None = None,
         deadline_s: float | None = None,
     ) -> JudgeResponse:
-        """Judge plain texts as continuations of `prefix`. The verdicts of `texts[i]` have the candidate id `c<i>`."""
+        """Judge plain texts as continuations of `prefix`, on `axes` and those of `rubrics`; on all three if neither is
+        given. The verdicts of `texts[i]` have the candidate id `c<i>`."""
         return self.judge(
-            judge_texts_request(prefix, texts, axes=axes, reference=reference, sampling=sampling, deadline_s=deadline_s)
+            judge_texts_request(
+                prefix,
+                texts,
+                axes=axes,
+                rubrics=rubrics,
+                reference=reference,
+                sampling=sampling,
+                deadline_s=deadline_s,
+            )
         )
 
     def rewrite(self, request: RewriteRequest, *, idempotency_key: str | None = None) -> RewriteResponse:
@@ -194,14 +204,24 @@ class AsyncPreceptorClient:
         prefix: str,
         texts: Sequence[str],
         *,
-        axes: Sequence[str] = ALL_AXES,
+        axes: Sequence[str] | None = None,
+        rubrics: Sequence[RubricSpec] = (),
         reference: str | None = None,
         sampling: Sampling | None = None,
         deadline_s: float | None = None,
     ) -> JudgeResponse:
-        """Judge plain texts as continuations of `prefix`. The verdicts of `texts[i]` have the candidate id `c<i>`."""
+        """Judge plain texts as continuations of `prefix`, on `axes` and those of `rubrics`; on all three if neither is
+        given. The verdicts of `texts[i]` have the candidate id `c<i>`."""
         return await self.judge(
-            judge_texts_request(prefix, texts, axes=axes, reference=reference, sampling=sampling, deadline_s=deadline_s)
+            judge_texts_request(
+                prefix,
+                texts,
+                axes=axes,
+                rubrics=rubrics,
+                reference=reference,
+                sampling=sampling,
+                deadline_s=deadline_s,
+            )
         )
 
     async def rewrite(self, request: RewriteRequest, *, idempotency_key: str | None = None) -> RewriteResponse:

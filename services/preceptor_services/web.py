@@ -24,6 +24,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from preceptor_client.config import in_words
 from preceptor_client.contract import Health, Problem
 from preceptor_services import logs, traces
 from preceptor_services.metrics import Metrics
@@ -149,7 +150,7 @@ def _explain(request: Request, problem: Mapping[str, Any]) -> str:
         return f"the body is not JSON: {problem['ctx']['error']} at character {key}"
     if where == "body" and not key and "json" not in request.headers.get("content-type", ""):
         return "the body was not read as JSON: send it with Content-Type: application/json"
-    return f"{key or where}: {problem['msg']}"
+    return f"{key or where}: {in_words(problem)}"
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:

@@ -155,7 +155,7 @@ def test_documents_that_run_out_are_told(train: Train, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--data.pth=x", "data.pth: Extra inputs are not permitted"),
+        ("--data.pth=x", "data.pth: there is no such key"),
         ("--judge.redis_url", "--judge.redis_url"),
         ("--objective.name=ppo", "objective.name"),
         ("--data.suffix_tokens=0", "data.suffix_tokens"),
@@ -252,7 +252,7 @@ def test_a_port_that_is_taken_is_told_before_anything_starts(
     stderr = capsys.readouterr().err
     assert stderr == (
         f"preceptor: port {port} on 127.0.0.1 cannot be used (Address already in use): choose another, or 0 for any "
-        "free one\n"
+        f"free one (--{part}-port)\n"
     )
     assert not list(tmp_path.iterdir())
 

@@ -266,7 +266,7 @@ def test_suffixes_are_rewritten_from_a_file(tmp_path: Path) -> None:
     found = [json.loads(line) for line in output.read_text().splitlines()]
     assert [each["line"] for each in found] == [*range(1, 11)]
     assert all("outcome" in each["response"] for each in found[:9])
-    assert "suffix: Field required" in found[9]["error"]["detail"]
+    assert "suffix: is missing" in found[9]["error"]["detail"]
 
 
 def test_a_rubric_of_ones_own_is_tried(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,7 +87,7 @@ def run(command: str, desk: tuple[Path, dict[str, str]]) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize("command", lines(*RUN))
+@pytest.mark.parametrize("command", [line for line in lines(*RUN) if "texts.jsonl" not in line])
 def test_a_command_of_the_documents_does_what_it_says(command: str, desk: tuple[Path, dict[str, str]]) -> None:
     done = run(command, desk)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -104,6 +104,27 @@ def test_the_tutorials_ten_texts_are_judged_by_its_rubric(desk: tuple[Path, dict
     done = run(judging, desk)
     assert done.returncode == 0, done.stdout + done.stderr
     answers = [json.loads(line) for line in (desk[0] / "scores.jsonl").read_text().splitlines()]
-    verdicts = [verdict for answer in answers for verdict in answer["response"]["verdicts"]]
-    assert len(answers) == 10
-    assert {(verdict["axis"], verdict["status"], verdict["score"]) for verdict in verdicts} == {("harmless", "ok", 1.0)}
+    verdicts = [[verdict["score"] for verdict in answer["response"]["verdicts"]] for answer in answers]
+    assert verdicts == [[1.0, 0.0]] * 5
+
+
+def test_the_tutorials_python_judges_by_the_same_rubric(desk: tuple[Path, dict[str, str]]) -> None:
+    judging, _ = blocks("docs/tutorial.md", "python")
+    (desk[0] / "judging.py").write_text(judging)
+    done = run("python judging.py", desk)
+    assert done.stdout.splitlines() == ["she owns a young cat . ok 1.0", "she should be beaten . ok 0.0"], done.stderr
+
+
+def test_the_tutorials_new_model_can_be_trained_on_a_folder_of_texts(desk: tuple[Path, dict[str, str]]) -> None:
+    folder, _ = desk
+    (folder / "my-texts").mkdir()
+    for page in (ROOT / "docs").glob("*.md"):
+        (folder / "my-texts" / f"{page.stem}.txt").write_text(page.read_text(encoding="utf-8"))
+    _, new_model = blocks("docs/tutorial.md", "python")
+    (folder / "new_model.py").write_text(new_model)
+    (training,) = (line for line in lines("preceptor train configs/baseline.yaml") if "new-model" in line)
+    made = run("python new_model.py", desk)
+    assert made.returncode == 0, made.stderr
+    trained = run(f"{training} --steps=2 --optimizer.warmup_steps=1", desk)
+    assert trained.returncode == 0, trained.stderr
+    assert (folder / "runs" / "baseline" / "final" / "config.json").is_file()

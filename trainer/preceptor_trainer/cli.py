@@ -22,7 +22,9 @@ from preceptor_trainer.planning.command import plan
 from preceptor_trainer.study.command import study
 from preceptor_trainer.teach.command import app as teach
 
-app = typer.Typer(help="Train, evaluate and demonstrate.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Train, evaluate and demonstrate.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
 
 
 @app.callback()
@@ -108,9 +110,9 @@ def nano_teacher(
     from preceptor_trainer.nano.teacher import ensure_teacher
 
     with Progress(console=Console(stderr=True)) as progress:
-        bar = progress.add_task("nano teacher", total=None)
+        bar = progress.add_task("nano teacher", total=None, visible=False)  # one that is there takes no time
         directory = ensure_teacher(
-            cache, progress=lambda done, total: progress.update(bar, completed=done, total=total)
+            cache, progress=lambda done, total: progress.update(bar, completed=done, total=total, visible=True)
         )
     typer.echo(directory)
 

@@ -157,7 +157,7 @@ class JudgeConfig(Section):
 class RewriteConfig(Section):
     """The rewrite service, and how far it works ahead of the rollouts."""
 
-    url: MaskedUrl = "http://127.0.0.1:8002"
+    url: MaskedUrl = "http://127.0.0.1:8102"
     api_key: Secret | None = None
     ahead: Positive = 64
     """Windows rewritten, or being rewritten, in front of the rollouts."""

@@ -175,6 +175,7 @@ async def _run(
     state = begun[1] if begun else None
     (config.out / PAUSED_FILE).unlink(missing_ok=True)
     (config.out / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    _say(config, f"loading the policy {config.model.path}")
     model, tokenizer = load_policy(config, ranks)
     codec = Codec(tokenizer)
     thoughts = thought_format(config, codec)

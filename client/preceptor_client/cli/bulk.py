@@ -1,7 +1,8 @@
 """What `judge` and `rewrite` do with a file: every line answered, in order, with a progress bar, resumable.
 
-In: a JSONL file, where its answers go, and how they are got. Out: one line each, and a summary on stderr. Raises
-`CommandError` for what a user can change, and `PreceptorError`; ends with status 1 if a line has no response.
+In: a JSONL file, where its answers go, and how they are got. Out: one line each, and on stderr the first error and a
+summary. Raises `CommandError` for what a user can change, and `PreceptorError`; ends with status 1 if a line has no
+response.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from preceptor_client.bulk.questions import (
 )
 from preceptor_client.cli.common import CommandError, stderr
 from preceptor_client.config import describe
+from preceptor_client.contract import Problem
 from preceptor_client.errors import PreceptorError
 
 MessageT = TypeVar("MessageT", bound=BaseModel)
@@ -100,6 +102,13 @@ def answer_file(
         raise typer.Exit(1)
 
 
+def tell_error(file: Path, answered: Answered) -> None:
+    """Say why a line has no response, if it has none."""
+    if isinstance(answered.answer, Problem):
+        place = f"{file}:{answered.question.line.number}"
+        stderr.print(f"{place} {answered.answer.detail}", soft_wrap=True, markup=False, highlight=False)
+
+
 async def _answer_file(
     file: Path,
     output: Path | None,
@@ -124,6 +133,8 @@ async def _answer_file(
             async for answered in answered_in_order:
                 if written is not None:
                     written.write(answered)
+                    if not tally.errors:
+                        tell_error(file, answered)  # the first: it is often that of all
                 else:
                     show(answered)
                 tally.add(answered)

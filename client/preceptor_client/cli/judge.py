@@ -16,7 +16,7 @@ from pydantic_core import from_json
 
 from preceptor_client.bulk import batched, direct
 from preceptor_client.bulk.questions import Answered, BadLineError, Question
-from preceptor_client.calls import ALL_AXES, judge_texts_request
+from preceptor_client.calls import axes_asked, judge_texts_request
 from preceptor_client.cli.bulk import (
     Concurrency,
     File,
@@ -27,8 +27,9 @@ from preceptor_client.cli.bulk import (
     answer_file,
     file_among,
     parsed,
+    tell_error,
 )
-from preceptor_client.cli.common import CommandError, print_json, settings_with, stderr, stdout
+from preceptor_client.cli.common import CommandError, print_json, settings_with, stdout
 from preceptor_client.cli.tables import rubrics_table, verdict_tables
 from preceptor_client.config import describe
 from preceptor_client.contract import (
@@ -37,7 +38,6 @@ from preceptor_client.contract import (
     JudgeResponse,
     Message,
     Order,
-    Problem,
     RubricSpec,
     Sampling,
     ScheduleName,
@@ -112,7 +112,7 @@ def judge(
     if many is None and len(texts) < 2:
         raise CommandError("judge needs a prefix and at least one candidate, or a .jsonl file")
     specs = {spec.axis: spec for spec in map(_rubric, rubric or ())}
-    axes = tuple(dict.fromkeys((*(axis or (() if specs else ALL_AXES)), *specs)))
+    axes = axes_asked(axis, specs)
     try:
         options = {
             "axes": axes,
@@ -138,13 +138,12 @@ def judge(
         return _request(text, options)
 
     def show(answered: Answered) -> None:
-        place = f"{many}:{answered.question.line.number}"
         if as_json:
             print(answered.as_line().decode(), end="", flush=True)
         elif isinstance(answered.answer, JudgeResponse):
             _show(parse(answered.question.line.text or b""), answered.answer, as_json=False)
-        elif isinstance(answered.answer, Problem):
-            stderr.print(f"{place} {answered.answer.detail}", soft_wrap=True, markup=False, highlight=False)
+        else:
+            tell_error(many, answered)
 
     async def answers(questions: AsyncIterator[Question]) -> AsyncGenerator[Answered, None]:
         async with AsyncPreceptorClient(settings=settings) as client:

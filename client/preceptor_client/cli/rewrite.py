@@ -22,10 +22,11 @@ from preceptor_client.cli.bulk import (
     answer_file,
     file_among,
     parsed,
+    tell_error,
 )
-from preceptor_client.cli.common import CommandError, print_json, settings_with, stderr, stdout
+from preceptor_client.cli.common import CommandError, print_json, settings_with, stdout
 from preceptor_client.config import describe
-from preceptor_client.contract import Problem, RewriteRequest, RewriteResponse
+from preceptor_client.contract import RewriteRequest, RewriteResponse
 from preceptor_client.sdk import AsyncPreceptorClient, PreceptorClient
 
 _EXAMPLES = """\b
@@ -82,9 +83,8 @@ def rewrite(
             print(answered.as_line().decode(), end="", flush=True)
         elif isinstance(answered.answer, RewriteResponse):
             _show(answered.answer, as_json=False)
-        elif isinstance(answered.answer, Problem):
-            place = f"{many}:{answered.question.line.number}"
-            stderr.print(f"{place} {answered.answer.detail}", soft_wrap=True, markup=False, highlight=False)
+        else:
+            tell_error(many, answered)
 
     async def answers(questions: AsyncIterator[Question]) -> AsyncGenerator[Answered, None]:
         async with AsyncPreceptorClient(settings=settings) as client:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from preceptor_client.cli.common import shortened
 from preceptor_client.contract import AxisReport, JudgeRequest, JudgeResponse, RubricList, Status, Verdict
@@ -13,9 +14,10 @@ from preceptor_client.contract import AxisReport, JudgeRequest, JudgeResponse, R
 _SYMBOLS = {"first": ">", "second": "<", "tie": "=", "unreadable": "?", "failed": "!"}
 
 
-def verdict_tables(request: JudgeRequest, response: JudgeResponse) -> Iterator[Table]:
-    """The verdicts of one cohort; with `detail`, the teacher's reasons and the comparisons as well."""
+def verdict_tables(request: JudgeRequest, response: JudgeResponse) -> Iterator[Table | Text]:
+    """The verdicts of one cohort, what they cost; with `detail`, the teacher's reasons and the comparisons as well."""
     yield _verdicts(request, response)
+    yield Text(_cost(response), style="dim")
     if request.detail:
         if any(verdict.rationale for verdict in response.verdicts):
             yield _reasons(response)
@@ -36,12 +38,7 @@ def rubrics_table(found: RubricList) -> Table:
 
 
 def _verdicts(request: JudgeRequest, response: JudgeResponse) -> Table:
-    table = Table(
-        title=escape(shortened(request.cohort.prefix, 100)),
-        caption=_caption(response),
-        title_justify="left",
-        caption_justify="left",
-    )
+    table = Table(title=escape(shortened(request.cohort.prefix, 100)), title_justify="left")
     table.add_column("candidate")
     cells = {(verdict.candidate_id, verdict.axis): _cell(verdict) for verdict in response.verdicts}
     composites = {each.candidate_id: each for each in response.composites}
@@ -63,7 +60,7 @@ def _cell(verdict: Verdict) -> str:
     return escape(f"{verdict.status}: {verdict.reason or '?'}" if verdict.status is not Status.OK else "?")
 
 
-def _caption(response: JudgeResponse) -> str:
+def _cost(response: JudgeResponse) -> str:
     usage = response.usage
     parts = [f"{usage.calls} questions"]
     if usage.cached:

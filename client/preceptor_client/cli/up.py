@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from preceptor_client.cli.common import CommandError, stderr, stdout
 from preceptor_client.cli.trainer import trainer_command
-from preceptor_client.stack import Endpoints, Part, Ports, Stack, claim_port, sole_use, start_local_stack
+from preceptor_client.stack import Endpoints, Part, Ports, PortTaken, Stack, claim_port, sole_use, start_local_stack
 
 _EXAMPLES = """\b
 Examples:
@@ -47,8 +47,11 @@ def up(
         raise CommandError(f"--teacher {teacher}: no such folder")
     ports = Ports(redis_port, teacher_port, judge_port, rewrite_port)
     with sole_use(folder), Stack() as stack:
-        for port in astuple(ports):
-            claim_port(port)  # told now, and not when a teacher has loaded for minutes
+        for name, port in asdict(ports).items():
+            try:
+                claim_port(port)  # told now, and not when a teacher has loaded for minutes
+            except PortTaken as taken:
+                raise CommandError(f"{taken} (--{name}-port)") from None
         model = teacher or nano_teacher()
         endpoints = start_local_stack(
             stack,

@@ -10,6 +10,7 @@ from typing import TypeVar
 import httpx
 from pydantic import ValidationError
 
+from preceptor_client.config import in_words
 from preceptor_client.contract import (
     AxisGate,
     BatchRequest,
@@ -103,5 +104,5 @@ def decoded(content: bytes, model: type[RequestT]) -> RequestT:
     try:
         return model.model_validate_json(content)
     except ValidationError as error:
-        problems = [(".".join(map(str, each["loc"])) or "body", each["msg"]) for each in error.errors()]
+        problems = [(".".join(map(str, each["loc"])) or "body", in_words(each)) for each in error.errors()]
         raise ProblemError(422, "; ".join(f"{key}: {what}" for key, what in problems)) from None

@@ -7,6 +7,7 @@ Raises `EngineError`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -184,7 +185,7 @@ def split_thought(text: str, *, broke_off: bool = False) -> tuple[str | None, st
 
 def failure_of(status: int, text: str, retry_after: str, path: str) -> EngineError:
     """What a reply other than 200 means."""
-    detail = f"{path} answered {status}: {text[:300]}"
+    detail = f"{path} answered {status}: {_told(text)[:300]}"
     if status in (429, 503):
         try:
             pause_s = min(float(retry_after), _LONGEST_PAUSE_S)
@@ -192,3 +193,12 @@ def failure_of(status: int, text: str, retry_after: str, path: str) -> EngineErr
             pause_s = None
         return EngineError("overloaded", detail, pause_s=pause_s, status=status)
     return EngineError("broken" if status >= 500 else "rejected", detail, status=status)
+
+
+def _told(text: str) -> str:
+    """The message of an error as the protocol has it; what is none, as it came."""
+    try:
+        message = json.loads(text)["error"]["message"]
+    except (ValueError, LookupError, TypeError):
+        return text
+    return message if isinstance(message, str) else text

@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preceptor_client import Candidate, ClientSettings, Cohort, JudgeRequest, JudgeResponse, RewriteRequest, Sampling
-from preceptor_client.calls import Call, health_of, http_settings, judge_call, judge_texts_request, rewrite_call
+from preceptor_client.calls import (
+    ALL_AXES,
+    Call,
+    health_of,
+    http_settings,
+    judge_call,
+    judge_texts_request,
+    rewrite_call,
+)
+from preceptor_client.contract import RubricSpec
 from preceptor_client.errors import (
     AuthenticationError,
     InvalidRequestError,
@@ -190,6 +199,16 @@ def test_plain_texts_become_a_cohort_whose_id_follows_its_content() -> None:
     assert (request.axes, request.cohort.reference, request.deadline_s) == (("safety",), "z", 2)
     assert judge_texts_request("p", ["x"]).cohort.id == judge_texts_request("p", ["x"]).cohort.id
     assert judge_texts_request("p", ["x"]).cohort.id != judge_texts_request("q", ["x"]).cohort.id
+
+
+def test_a_rubric_of_ones_own_brings_its_axis_and_is_asked_alone_or_beside_others() -> None:
+    rubric = RubricSpec(
+        axis="wit", mode="pointwise", prompt="{{ candidate }}", labels={"yes": 1, "no": 0}, parser="exact"
+    )
+    alone = judge_texts_request("p", ["x"], rubrics=[rubric])
+    assert (alone.axes, alone.rubrics) == (("wit",), {"wit": rubric})
+    assert judge_texts_request("p", ["x"], axes=["safety"], rubrics=[rubric]).axes == ("safety", "wit")
+    assert judge_texts_request("p", ["x"]).axes == ALL_AXES
 
 
 def test_health_is_read_from_either_status_and_unavailable_otherwise() -> None:

@@ -76,6 +76,19 @@ def test_a_wrong_line_of_a_file_is_told_by_its_number(tmp_path: Path, capsys: py
     assert f"{file}:3 does not hold" in capsys.readouterr().err
 
 
+def test_the_first_error_of_a_file_is_told_and_the_others_are_in_the_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, output = tmp_path / "cohorts.jsonl", tmp_path / "verdicts.jsonl"
+    file.write_text('{"prefix": "p"}\n[]\n')
+    assert run(["judge", str(file), "-o", str(output)]) == 1
+    first, summary = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"{file}:1 ")
+    assert "candidates: is missing" in first
+    assert summary == "2 lines, 2 errors"
+    assert len(output.read_text().splitlines()) == 2
+
+
 def test_a_wrong_environment_variable_is_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from preceptor_client.config import ConfigError, dump_config, load_config
 
@@ -113,7 +114,7 @@ def test_no_override_can_break_the_loader(text: str) -> None:
     ("override", "told"),
     [
         ("--steps=many", "steps: Input should be a valid integer.*found: 'many'"),
-        ("--inner.speed=1", "inner.speed: Extra inputs are not permitted"),
+        ("--inner.speed=1", "inner.speed: there is no such key"),
         ("--inner=3", "inner: Input should be"),
         ("--inner.rate.more=3", "inner.rate: Input should be a valid number"),
     ],
@@ -121,6 +122,29 @@ def test_no_override_can_break_the_loader(text: str) -> None:
 def test_a_wrong_value_is_told_by_key_and_what_was_found(override: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         load(None, override)
+
+
+class Range(BaseModel):
+    low: int
+    high: int
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
+
+
+@pytest.mark.parametrize(
+    ("values", "told"), [("{low: 2, high: 1}", "low is above high"), ("low: 2", "high: is missing")]
+)
+def test_what_several_keys_or_a_missing_one_do_wrong_is_told_without_the_section(
+    file: Path, values: str, told: str
+) -> None:
+    file.write_text(values)
+    with pytest.raises(ConfigError) as caught:
+        load_config(Range, file, env_prefix="TEST_PRECEPTOR_")
+    assert str(caught.value) == f"{file} does not hold:\n  {told}"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

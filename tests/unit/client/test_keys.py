@@ -76,7 +76,7 @@ def test_of_writers_at_once_none_undoes_another(file: Path) -> None:
         ("\xff", "does not hold"),
         ("keys:\n- {name: a, hash: 'plain', created_at: 2026-01-01T00:00:00Z}", "keys.0.hash"),
         ("keys:\n- {name: a, priority: urgent}", "keys.0.priority"),
-        ("keyz: []", "keyz: Extra inputs"),
+        ("keyz: []", "keyz: there is no such key"),
         (
             "keys:\n"
             + "".join(f"- {{name: a, hash: 'sha256:{d * 64}', created_at: 2026-01-01T00:00:00Z}}\n" for d in "01"),

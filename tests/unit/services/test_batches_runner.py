@@ -168,7 +168,7 @@ async def test_an_item_of_another_version_is_a_problem(store: BatchStore, metric
     async with working(store, ScriptedJudge(), metrics):
         [result] = await results(store)
     assert result.problem is not None
-    assert "from: Extra inputs" in (result.problem.detail or "")
+    assert "from: there is no such key" in (result.problem.detail or "")
 
 
 async def test_nothing_is_taken_while_the_engine_is_away(store: BatchStore, metrics: Metrics) -> None:

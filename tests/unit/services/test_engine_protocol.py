@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from preceptor_client.contract import Constraint
 from preceptor_services.engine import EngineError, Generation, Prompt
-from preceptor_services.engine.protocol import Reasoning, answers_of, body_of, split_thought
+from preceptor_services.engine.protocol import Reasoning, answers_of, body_of, failure_of, split_thought
 
 CHAT = Generation("chat", max_tokens=64, labels=("A", "B"))
 plain = st.text(alphabet=st.characters(exclude_characters="<"))
@@ -131,3 +131,15 @@ def test_a_reply_that_makes_no_sense_is_an_error_and_never_an_answer(reply: Any)
     with pytest.raises(EngineError) as raised:
         answers_of(reply, "chat", 2, 1)
     assert raised.value.kind == "broken"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"error": {"message": "no chat template", "code": 400}}', "no chat template"),
+        ('{"error": "no"}', '{"error": "no"}'),
+        ("Bad Request", "Bad Request"),
+    ],
+)
+def test_a_refusal_is_told_in_the_servers_words(text: str, told: str) -> None:
+    assert str(failure_of(400, text, "", "/v1/completions")) == f"/v1/completions answered 400: {told}"

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("kept_logging")
     [
         (["judge", "--rubrics=nan"], "judge: rubrics: 'nan' is neither a packaged set"),
         (["worker", "--engine.concurrency=many"], "engine.concurrency: Input should be a valid integer"),
-        (["rewrite", "--engine.uri=http://x"], "engine.uri: Extra inputs are not permitted"),
+        (["rewrite", "--engine.uri=http://x"], "engine.uri: there is no such key"),
         (["judge", "--config", "/no/such.yaml"], "cannot read the configuration /no/such.yaml"),
         (["judge", "engine.urls=x"], "write it as --section.key=value"),
         (["judge", "--engine.urls=redis://x"], "engine.urls"),

@@ -87,7 +87,7 @@ def test_labels_are_read_and_divided_without_overlap(tmp_path: Path) -> None:
 def test_a_line_that_is_no_label_is_named(tmp_path: Path) -> None:
     file = tmp_path / "labels.jsonl"
     file.write_text('{"text": "a", "safe": true}\n{"text": "b"}\n')
-    with pytest.raises(TrainError, match=r"labels\.jsonl:2: safe: Field required"):
+    with pytest.raises(TrainError, match=r"labels\.jsonl:2: safe: is missing"):
         read_labels(file, CODEC)
 
 

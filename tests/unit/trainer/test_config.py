@@ -10,7 +10,8 @@ import yaml
 
 from preceptor_client.config import ConfigError, dump_config, load_config
 from preceptor_client.masking import REVEALED
-from preceptor_trainer.config import ENV_PREFIX, TrainConfig
+from preceptor_client.settings import ClientSettings
+from preceptor_trainer.config import ENV_PREFIX, RewriteConfig, TrainConfig
 
 SMALLEST: dict[str, Any] = {
     "out": "runs/x",
@@ -139,6 +140,10 @@ CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 @pytest.mark.parametrize("file", CONFIGS, ids=[file.name for file in CONFIGS])
 def test_the_configurations_that_come_with_the_project_load(file: Path) -> None:
     assert load_config(TrainConfig, file, env_prefix=ENV_PREFIX).run
+
+
+def test_the_rewrite_service_is_looked_for_where_the_local_stack_has_it() -> None:
+    assert RewriteConfig().url == ClientSettings.model_fields["rewrite_url"].default
 
 
 def test_held_out_documents_are_where_the_guard_says_and_else_as_those_of_the_run(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ async def test_a_service_that_is_away_is_waited_for_and_windows_keep_their_order
 
     collected = asyncio.create_task(collect())
     await teacher.wait_for(6)  # four windows, and some again
-    assert ahead.waiting == "the rewrite service at http://127.0.0.1:8002 is away: gone (request 1)"
+    assert ahead.waiting == "the rewrite service at http://127.0.0.1:8102 is away: gone (request 1)"
     teacher.answer = lambda request: rewritten(request.suffix.split()[-1])
     assert await collected == list(range(9))
     assert counts == {"rewrite_rewritten": 9}
@@ -187,7 +187,7 @@ async def test_a_service_whose_teacher_is_away_is_waited_for_too(codec: Codec) -
 
     collected = asyncio.create_task(collect())
     await teacher.wait_for(6)
-    assert ahead.waiting == "the rewrite service at http://127.0.0.1:8002 is unavailable: the engine is lost"
+    assert ahead.waiting == "the rewrite service at http://127.0.0.1:8102 is unavailable: the engine is lost"
     teacher.answer = lambda request: rewritten(request.suffix.split()[-1])
     assert await collected == list(range(9))
     assert counts == {"rewrite_rewritten": 9}

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from preceptor_client.calls import ALL_AXES
+from preceptor_client.calls import axes_asked
 from preceptor_client.contract import Mode, RubricInfo, RubricSpec
 from preceptor_client.rubrics import RubricError, load_rubric
 from preceptor_trainer.errors import TrainError, one_line
@@ -39,7 +39,7 @@ def choose(
     for name in given:
         spec = named[name].spec if name in named else _from_file(name, named)
         rubrics[spec.axis], specs[spec.axis] = (name if name in named else spec), spec
-    axes = tuple(dict.fromkeys((*(axes or (() if given else ALL_AXES)), *rubrics)))
+    axes = axes_asked(axes, rubrics)
     if unknown := [axis for axis in axes if axis not in specs]:
         raise TrainError(
             f"the judge has no rubric for {', '.join(unknown)}, only for {', '.join(specs)}: set --axes or --rubric"

@@ -12,7 +12,7 @@ from preceptor_trainer.endings import INTERRUPTED, failed
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.teach.config import ENV_PREFIX, TeachConfig, TeachJudge, TeachRewriter
 
-app = typer.Typer(help="Post-train the teacher, as judge or as rewriter.", no_args_is_help=True)
+app = typer.Typer(help="Post-train the teacher, as judge or as rewriter.", no_args_is_help=True, rich_markup_mode=None)
 
 _OPEN_ENDED = {"allow_extra_args": True, "ignore_unknown_options": True}
 
