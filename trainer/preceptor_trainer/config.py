@@ -165,6 +165,11 @@ class RewriteConfig(Section):
     patience_s: Seconds = 120.0
     """How long a rewrite service that is away is waited for before its windows go on without a rewrite."""
 
+    @property
+    def key(self) -> str | None:
+        """`api_key` as it is sent."""
+        return self.api_key.get_secret_value() if self.api_key else None
+
 
 _ALONE = {
     Origin.ORIGINAL: "{original: true}",

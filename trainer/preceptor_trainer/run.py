@@ -294,8 +294,7 @@ async def _no_queue() -> None:
 
 
 async def _rewriter(config: TrainConfig, resources: AsyncExitStack) -> AsyncPreceptorClient:
-    key = config.rewrite.api_key
-    client = AsyncPreceptorClient(rewrite_url=config.rewrite.url, api_key=key.get_secret_value() if key else None)
+    client = AsyncPreceptorClient(rewrite_url=config.rewrite.url, api_key=config.rewrite.key)
     await resources.enter_async_context(client)
     health = await client.health("rewrite")
     if health.status != "ok":

@@ -50,7 +50,7 @@ async def check_rewriting(
     config: TrainConfig, policy: Policy | None, windows: Sequence[Window]
 ) -> tuple[list[Check], TokenCandidate | None]:
     """Whether the service is ready, and what it makes of a window; with the rewrite, if there is one."""
-    client = AsyncPreceptorClient(rewrite_url=config.rewrite.url, api_key=config.rewrite.api_key)
+    client = AsyncPreceptorClient(rewrite_url=config.rewrite.url, api_key=config.rewrite.key)
     async with client:
         health = await client.health("rewrite")
         if health.status != "ok":
