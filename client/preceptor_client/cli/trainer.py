@@ -15,7 +15,7 @@ from preceptor_client.cli.common import CommandError
 _HELP = {
     "demo": "The whole loop on this machine, and what it brought. Example: preceptor demo --report runs/demo",
     "train": "Train a policy as a YAML file says. Example: preceptor train configs/sip.yaml --steps=100 --dry-run",
-    "plan": "What a run takes: GPUs, hours. Example: preceptor plan configs/sip.yaml --plan configs/plans/judge-8b.yaml",
+    "plan": "GPUs, memory, hours. Example: preceptor plan configs/sip.yaml --plan configs/plans/judge-8b.yaml",
     "teach": "Post-train the teacher. Example: preceptor teach judge configs/teach/nano_judge.yaml",
     "nano-world": "Write the generated world as documents. Example: preceptor nano-world --out world",
     "nano-prepare": "Make what a run in containers needs. Example: preceptor nano-prepare --out models",
