@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from made import made
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "benchmarks.md"
@@ -41,13 +43,7 @@ medians of several rounds; `--save` keeps the result for this page. Goals that w
 
 def main() -> int:
     page = "\n".join(lines())
-    if "--check" in sys.argv[1:]:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page:
-            print(f"{PAGE} is not what scripts/benchmarks_page.py makes of benchmarks/results", file=sys.stderr)
-            return 1
-        return 0
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
+    return made({PAGE: page}, by="scripts/benchmarks_page.py", check="--check" in sys.argv[1:])
 
 
 def lines() -> Iterator[str]:

@@ -18,6 +18,7 @@ from dashboards.judging import JUDGING
 from dashboards.panels import Dashboard, Panel
 from dashboards.queueing import QUEUE
 from dashboards.training import TRAINING
+from made import made
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "deploy" / "grafana" / "dashboards"
@@ -31,15 +32,9 @@ DASHBOARDS = (TRAINING, JUDGING, QUEUE)
 
 def main() -> int:
     written = {FOLDER / f"{each.uid.removeprefix('preceptor-')}.json": as_json(each) for each in DASHBOARDS}
-    if "--check" in sys.argv[1:]:
-        wrong = [path for path, text in written.items() if not path.exists() or path.read_text("utf-8") != text]
-        wrong += [path for path in FOLDER.glob("*.json") if path not in written]
-        for path in wrong:
-            print(f"{path} is not what scripts/grafana_dashboards.py makes", file=sys.stderr)
-        return 1 if wrong else 0
-    for path, text in written.items():
-        path.write_text(text, encoding="utf-8")
-    return 0
+    return made(
+        written, by="scripts/grafana_dashboards.py", check="--check" in sys.argv[1:], others=FOLDER.glob("*.json")
+    )
 
 
 def as_json(dashboard: Dashboard) -> str:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from prometheus_client.metrics import MetricWrapperBase
 
+from made import made
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "observability.md"
 _BLOCK = re.compile(r"(<!-- metrics: (?P<part>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -113,13 +115,7 @@ def main() -> int:
     written = PAGE.read_text(encoding="utf-8")
     parts = {"services": services, "trainer": trainer}
     page = _BLOCK.sub(lambda found: found[1] + table(parts[found["part"]]()) + found[3], written)
-    if "--check" in sys.argv[1:]:
-        if written != page:
-            print(f"{PAGE} is not what scripts/metrics_page.py makes of it", file=sys.stderr)
-            return 1
-        return 0
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
+    return made({PAGE: page}, by="scripts/metrics_page.py", check="--check" in sys.argv[1:])
 
 
 if __name__ == "__main__":

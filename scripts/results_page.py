@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from made import made
 from preceptor_trainer.nano.labelled import SUFFIX_WORDS
 from preceptor_trainer.nano.world import World
 from preceptor_trainer.planning.show import Table, as_markdown
@@ -69,13 +70,7 @@ def main() -> int:
     if options.source:
         take_over(options.source)
     page = "\n".join(lines())
-    if options.check:
-        if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page:
-            print(f"{PAGE} is not what scripts/results_page.py makes of docs/results", file=sys.stderr)
-            return 1
-        return 0
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
+    return made({PAGE: page}, by="scripts/results_page.py", check=options.check)
 
 
 def take_over(source: Path) -> None:

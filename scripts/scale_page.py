@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from made import made
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "scale.md"
 _BLOCK = re.compile(r"(<!-- (plan: (?P<name>[\w-]+)|comparison) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -36,13 +38,7 @@ def main() -> int:
     page = _BLOCK.sub(
         lambda found: found[1] + (_plan(found["name"]) if found["name"] else _comparison()) + found[4], written
     )
-    if "--check" in sys.argv[1:]:
-        if written != page:
-            print(f"{PAGE} is not what scripts/scale_page.py makes of it", file=sys.stderr)
-            return 1
-        return 0
-    PAGE.write_text(page, encoding="utf-8")
-    return 0
+    return made({PAGE: page}, by="scripts/scale_page.py", check="--check" in sys.argv[1:])
 
 
 def _plan(name: str) -> str:

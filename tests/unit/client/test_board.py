@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
+from board_runs import an_info
 from preceptor_client.board import (
     KEPT_S,
     MAX_COHORT_BYTES,
@@ -27,32 +27,11 @@ from preceptor_client.contract import (
     EndedCohort,
     JudgeResponse,
     Provenance,
-    RunInfo,
-    RunState,
     Sampling,
     Usage,
 )
 
 ROW = {"step": 1, "loss": 0.5}
-
-
-def an_info(run: str = "sip-1", seen_at: float = 1.0, **changes: Any) -> RunInfo:
-    return RunInfo(
-        run=run,
-        name="sip",
-        state=RunState.RUNNING,
-        started_at=0.0,
-        seen_at=seen_at,
-        step=1,
-        steps=10,
-        objective="dpo",
-        axes={"quality": 1.0},
-        cohorts_per_step=8,
-        rollouts=4,
-        rewrites=False,
-        staleness_limit=1,
-        every=8,
-    ).model_copy(update=changes)
 
 
 def an_ended(text: str = "blue", *, candidates: int = 2, prefix: str = "the sky is") -> EndedCohort:

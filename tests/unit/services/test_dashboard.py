@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
+from board_runs import an_info
 from preceptor_client.board import BoardWriter
-from preceptor_client.contract import RunInfo, RunList, RunState
+from preceptor_client.contract import RunList
 from preceptor_client.keys import add_key
 from preceptor_client.queue import CohortQueue, connect
 from preceptor_services.app import judge_app, rewrite_app
@@ -23,22 +24,7 @@ from queued import a_task
 
 NO_REDIS = "redis://secret:word@127.0.0.1:1/0"
 STATIC = files("preceptor_services.dashboard").joinpath("static")
-RUN = RunInfo(
-    run="sip-1",
-    name="sip",
-    state=RunState.RUNNING,
-    started_at=0.0,
-    seen_at=1.0,
-    step=1,
-    steps=10,
-    objective="dpo",
-    axes={"quality": 1.0},
-    cohorts_per_step=8,
-    rollouts=4,
-    rewrites=False,
-    staleness_limit=1,
-    every=8,
-)
+RUN = an_info()
 Open = Callable[..., Any]
 
 
