@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from preceptor_client.masking import REVEALED
 from preceptor_trainer.config import TrainConfig
 from tiny_policy import save_policy
 
@@ -49,10 +50,16 @@ def metrics(config: TrainConfig) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
 
 
+def config_file(config: TrainConfig) -> Path:
+    """`train.yaml` beside the run's folder, secrets among it."""
+    file = config.out.parent / "train.yaml"
+    file.write_text(yaml.safe_dump(config.model_dump(mode="json", context=REVEALED)))
+    return file
+
+
 async def start_command(config: TrainConfig, *arguments: str) -> asyncio.subprocess.Process:
     """`preceptor_trainer train`, whose output is kept."""
-    file = config.out.parent / "train.yaml"
-    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    file = config_file(config)
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

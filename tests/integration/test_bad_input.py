@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 import torch
-import yaml
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
@@ -37,7 +36,7 @@ from preceptor_services.settings import ServiceSettings
 from preceptor_trainer.cli import app
 from preceptor_trainer.ledger import read_ledger
 from served import Answer, judges_by_a_word, scripted_teacher, served, wait_until_ready
-from tiny_run import tiny_run
+from tiny_run import config_file, tiny_run
 
 BASELINE: dict[str, Any] = {"objective": {"name": "nll"}, "pool": {"rollouts": 0}, "steps": 3}
 TEXT = " ".join(f"w{number}" for number in range(2, 26))
@@ -72,8 +71,7 @@ def train(tmp_path: Path) -> Train:
     build = tiny_run(tmp_path, "redis://127.0.0.1:9/0")
 
     def invoke(*arguments: str, **changes: Any) -> Ended:
-        file = tmp_path / "train.yaml"
-        file.write_text(yaml.safe_dump(build(**{**BASELINE, **changes}).model_dump(mode="json")))
+        file = config_file(build(**{**BASELINE, **changes}))
         result = CliRunner().invoke(app, ["train", str(file), *arguments])
         return Ended(result.exit_code, result.stderr)
 

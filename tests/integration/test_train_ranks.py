@@ -10,11 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.run import run
-from tiny_run import metrics, tiny_run, until
+from tiny_run import config_file, metrics, tiny_run, until
 
 NLL: dict[str, Any] = {"cohorts_per_step": 3, "pool": {"rollouts": 0}, "objective": {"name": "nll"}, "threads": 1}
 
@@ -31,8 +29,7 @@ def environment(pid: str) -> list[bytes]:
 
 async def torchrun(config: TrainConfig) -> asyncio.subprocess.Process:
     """The command on two ranks."""
-    file = config.out.parent / "train.yaml"
-    file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    file = config_file(config)
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
         *("-m", "preceptor_trainer", "train", str(file)),
