@@ -73,6 +73,6 @@ def test_a_wrong_value_is_told_without_the_secrets_around_it() -> None:
         inner: Settings
 
     for override in ("--inner.key=hunter2", "--inner={url: 'redis://:hunter2@h'}", "--inner='redis://:hunter2@h'"):
-        with pytest.raises(ConfigError, match="steps: Field required") as caught:
+        with pytest.raises(ConfigError, match="steps: is missing") as caught:
             load_config(Outer, None, [override], env_prefix="TEST_PRECEPTOR_")
         assert "hunter" not in str(caught.value)

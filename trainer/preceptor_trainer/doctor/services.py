@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from preceptor_client import AsyncPreceptorClient
 from preceptor_client.checks import Check, Grade
 from preceptor_client.errors import PreceptorError
+from preceptor_client.masking import shown
 from preceptor_client.queue import QueueMisfit, QueueOperations, QueueUnavailable, connect
 from preceptor_trainer.cohorts import TokenCandidate
 from preceptor_trainer.config import JudgeConfig, TrainConfig
@@ -54,9 +55,9 @@ async def check_rewriting(
     async with client:
         health = await client.health("rewrite")
         if health.status != "ok":
-            found = f"{config.rewrite.url}: {health.status} {health.detail or ''}".strip()
+            found = f"{shown(config.rewrite.url)}: {health.status} {health.detail or ''}".strip()
             return [Check("rewrite", "failure", found, "start it (`preceptor up`), or set rewrite.url")], None
-        ready = Check("rewrite", "ok", f"ready at {config.rewrite.url}")
+        ready = Check("rewrite", "ok", f"ready at {shown(config.rewrite.url)}")
         if policy is None or not windows:
             return [ready], None
         outcomes: list[str] = []
