@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,13 +48,11 @@ def lines(*prefixes: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def desk(
-    stack: Stack, teacher_vllm: TeacherServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, str]]:
+    teacher_vllm: TeacherServer, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder with the files that the documents speak of, and the environment in which their commands run."""
     folder = tmp_path_factory.mktemp("desk")
     store = [f"--store.url={redis_url}", f"--store.namespace={folder.name}"]
-    judge = stack.start(judge_part(folder / "services", teacher_vllm.url, teacher_vllm.model, overrides=store)).part.url
-    rewrite = stack.start(rewrite_part(folder / "services", teacher_vllm.url, teacher_vllm.model)).part.url
     for name in ("configs", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     (rubric,) = (block for block in blocks("docs/rubrics.md", "yaml") if block.startswith("# brevity.yaml"))
@@ -69,8 +68,11 @@ def desk(
     policy = folder / "runs" / "sip" / "final"
     policy.mkdir(parents=True)
     (policy / "config.json").write_text(json.dumps(POLICY))
-    environment = {"PRECEPTOR_JUDGE_URL": judge or "", "PRECEPTOR_REWRITE_URL": rewrite or ""}
-    return folder, environment
+    teacher = (folder / "services", teacher_vllm.url, teacher_vllm.model)
+    with Stack() as stack:  # and not the session's: a judge with a store goes on asking Redis
+        judge = stack.start(judge_part(*teacher, overrides=store)).part.url
+        rewrite = stack.start(rewrite_part(*teacher)).part.url
+        yield folder, {"PRECEPTOR_JUDGE_URL": judge or "", "PRECEPTOR_REWRITE_URL": rewrite or ""}
 
 
 def run(command: str, desk: tuple[Path, dict[str, str]]) -> subprocess.CompletedProcess[str]:
