@@ -41,6 +41,7 @@ from preceptor_client.contract import (
     RubricSpec,
     Sampling,
     ScheduleName,
+    Status,
     Text,
 )
 from preceptor_client.rubrics import RubricError, load_rubric
@@ -131,7 +132,10 @@ def judge(
         raise CommandError(f"the request does not hold:\n{describe(error)}") from None
     if many is None:
         with PreceptorClient(settings=settings) as client:
-            _show(request, client.judge(request), as_json)
+            response = client.judge(request)
+        _show(request, response, as_json)
+        if not any(verdict.status is Status.OK for verdict in response.verdicts):
+            raise CommandError("the teacher gave no verdict on anything: each says why")
         return
 
     def parse(text: bytes) -> JudgeRequest:

@@ -16,6 +16,8 @@ from preceptor_client.cli import doctor
 from preceptor_client.cli.bench import find_benchmarks
 from preceptor_client.cli.common import CommandError, shortened
 from preceptor_client.cli.main import run
+from preceptor_client.contract import Status
+from preceptor_client.testing import FakePreceptor
 
 CLOSED = "http://127.0.0.1:9"
 
@@ -181,3 +183,15 @@ def test_the_command_line_loads_the_clients_own_dependencies_only() -> None:
 def test_long_texts_are_cut_for_a_table() -> None:
     assert shortened("a\n b", 10) == "a b"
     assert shortened("x" * 20, 10) == "x" * 9 + "…"
+
+
+@pytest.mark.parametrize(("lacking", "status"), [({"a"}, 0), ({"a", "b"}, 1)])
+def test_judging_ends_well_only_if_something_was_judged(
+    lacking: set[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakePreceptor(lambda axis, prefix, text: Status.FAILED if text in lacking else 0.5)
+    with fake.serve() as url:
+        assert run(["judge", "--url", url, "--axis", "safety", "prefix", "a", "b"]) == status
+    shown = capsys.readouterr()
+    assert "failed" in shown.out
+    assert ("no verdict on anything" in shown.err) == bool(status)
