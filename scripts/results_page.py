@@ -94,6 +94,8 @@ def lines() -> Iterator[str]:
             yield markdown(study, records, level=2)
             if (RESULTS / f"{study.name}.png").exists():
                 yield f"![{study.title}](results/{study.name}.png)\n"
+            if study.found:
+                yield f"**Found.** {study.found}\n"
 
 
 def read(study: Study) -> list[Record]:

@@ -87,6 +87,8 @@ class Study(Section):
     name: Identifier
     title: str
     question: str
+    found: str = ""
+    """What the results of `docs/results` say to it: in words, as the figures are in the tables."""
     takes: str = ""
     """How long, about, and where."""
     size: StudySize = StudySize()
