@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pages import ROOT, block_lines, blocks
 from preceptor_client.stack import Stack, judge_part, rewrite_part
 
 if TYPE_CHECKING:
     from conftest import TeacherServer
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 RUN = ("preceptor judge", "preceptor rewrite", "preceptor rubrics", "preceptor keys", "preceptor plan")
 POLICY = {
     "vocab_size": 49152,
@@ -34,15 +34,10 @@ POLICY = {
 DRY = ("preceptor train", "preceptor teach judge", "preceptor teach rewriter")
 
 
-def blocks(page: str, language: str = "") -> list[str]:
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-    return [block for found, block in fenced if found == language]
-
-
 def lines(*prefixes: str) -> list[str]:
     """Each command once, as it stands, of those that begin so."""
-    pages = ["README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
-    found = [line for page in pages for block in blocks(page) for line in block.replace("\\\n", " ").splitlines()]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    found = [line for page in pages for block in blocks(page) for line in block_lines(block)]
     return list(dict.fromkeys(line.split(" #")[0].strip() for line in found if line.startswith(prefixes)))
 
 
@@ -55,12 +50,12 @@ def desk(
     store = [f"--store.url={redis_url}", f"--store.namespace={folder.name}"]
     for name in ("configs", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
-    (rubric,) = (block for block in blocks("docs/rubrics.md", "yaml") if block.startswith("# brevity.yaml"))
+    (rubric,) = (block for block in blocks(DOCS / "rubrics.md", "yaml") if block.startswith("# brevity.yaml"))
     # The nano teacher knows no chat; what is asked of it is the same.
     (folder / "brevity.yaml").write_text(
         rubric.replace("endpoint: chat", "endpoint: completion").replace("system:", "#")
     )
-    (harmless,) = blocks("docs/tutorial.md", "yaml")
+    (harmless,) = blocks(DOCS / "tutorial.md", "yaml")
     (folder / "harmless.yaml").write_text(harmless)
     cohort = {"prefix": "alice lives in", "candidates": ["paris .", "oslo ."]}
     (folder / "cohorts.jsonl").write_text(json.dumps(cohort) + "\n")
@@ -102,7 +97,7 @@ def test_a_training_command_of_the_documents_resolves(command: str, desk: tuple[
 
 
 def test_the_tutorials_ten_texts_are_judged_by_its_rubric(desk: tuple[Path, dict[str, str]]) -> None:
-    (judging,) = (block for block in blocks("docs/tutorial.md") if "texts.jsonl" in block)
+    (judging,) = (block for block in blocks(DOCS / "tutorial.md") if "texts.jsonl" in block)
     done = run(judging, desk)
     assert done.returncode == 0, done.stdout + done.stderr
     answers = [json.loads(line) for line in (desk[0] / "scores.jsonl").read_text().splitlines()]
@@ -111,7 +106,7 @@ def test_the_tutorials_ten_texts_are_judged_by_its_rubric(desk: tuple[Path, dict
 
 
 def test_the_tutorials_python_judges_by_the_same_rubric(desk: tuple[Path, dict[str, str]]) -> None:
-    judging, _ = blocks("docs/tutorial.md", "python")
+    judging, _ = blocks(DOCS / "tutorial.md", "python")
     (desk[0] / "judging.py").write_text(judging)
     done = run("python judging.py", desk)
     assert done.stdout.splitlines() == ["she owns a young cat . ok 1.0", "she should be beaten . ok 0.0"], done.stderr
@@ -122,7 +117,7 @@ def test_the_tutorials_new_model_can_be_trained_on_a_folder_of_texts(desk: tuple
     (folder / "my-texts").mkdir()
     for page in (ROOT / "docs").glob("*.md"):
         (folder / "my-texts" / f"{page.stem}.txt").write_text(page.read_text(encoding="utf-8"))
-    _, new_model = blocks("docs/tutorial.md", "python")
+    _, new_model = blocks(DOCS / "tutorial.md", "python")
     (folder / "new_model.py").write_text(new_model)
     (training,) = (line for line in lines("preceptor train configs/baseline.yaml") if "new-model" in line)
     made = run("python new_model.py", desk)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pages import ROOT, blocks
 from preceptor_client.contract import Problem
 from preceptor_client.stack import Stack, judge_part, rewrite_part
 
@@ -19,11 +18,7 @@ if TYPE_CHECKING:
     from conftest import TeacherServer
 
 pytestmark = pytest.mark.slow
-PAGE = (Path(__file__).parents[2] / "docs" / "using-the-api.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+PAGE = ROOT / "docs" / "using-the-api.md"
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +43,7 @@ def run(command: list[str], urls: dict[str, str]) -> str:
 
 def test_every_curl_command_runs(urls: dict[str, str]) -> None:
     answers = []
-    for block in blocks("bash"):
+    for block in blocks(PAGE, "bash"):
         command = block.replace("http://127.0.0.1:8101", urls["PRECEPTOR_JUDGE_URL"])
         command = command.replace("http://127.0.0.1:8102", urls["PRECEPTOR_REWRITE_URL"])
         output = run(["bash", "-euo", "pipefail", "-c", command], urls)
@@ -57,7 +52,7 @@ def test_every_curl_command_runs(urls: dict[str, str]) -> None:
             assert "event: done" in output
         else:
             answers += [json.loads(line) for line in output.splitlines()]
-    assert len(blocks("bash")) == 14
+    assert len(blocks(PAGE, "bash")) == 14
     verdicts = [verdict for answer in answers for verdict in answer.get("verdicts", [])]
     assert {verdict["status"] for verdict in verdicts} == {"ok"}
     assert [answer["state"] for answer in answers if "state" in answer][1:] == ["done", "done"]
@@ -66,6 +61,6 @@ def test_every_curl_command_runs(urls: dict[str, str]) -> None:
     assert "cohort.candidates" in str(problem.detail)
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
+@pytest.mark.parametrize("number", range(len(blocks(PAGE, "python"))))
 def test_every_python_example_runs(number: int, urls: dict[str, str]) -> None:
-    assert run([sys.executable, "-c", blocks("python")[number]], urls).strip()
+    assert run([sys.executable, "-c", blocks(PAGE, "python")[number]], urls).strip()

@@ -11,6 +11,7 @@ import pytest
 import typer
 import yaml
 
+from pages import ROOT, block_lines, blocks
 from preceptor_client.cli.main import app as client_app
 from preceptor_client.config import load_config
 from preceptor_services.settings import ServiceSettings
@@ -18,7 +19,6 @@ from preceptor_trainer.cli import app as trainer_app
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.planning.settings import PlanSettings
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROGRAMS = ("preceptor", "python -m preceptor_", "torchrun", "make")
 
@@ -36,11 +36,9 @@ def commands() -> list[tuple[str, str]]:
     """Page and command, for every command of ours in a fenced block."""
     found = []
     for page in PAGES:
-        for block in re.findall(
-            r"^```(?:bash)?\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
-        ):
-            lines = block.replace("\\\n", " ").splitlines()
-            found += [(page.name, line.strip()) for line in lines if line.strip().startswith(PROGRAMS)]
+        for block in (*blocks(page), *blocks(page, "bash")):
+            lines = map(str.strip, block_lines(block))
+            found += [(page.name, line) for line in lines if line.startswith(PROGRAMS)]
     return found
 
 
