@@ -62,6 +62,10 @@ EngineUrls = Annotated[
 """One address, or several: as a list, or with commas between."""
 
 
+Reasoning = Literal["none", "parsed", "inline", "harmony"]
+"""How a teacher that thinks before it answers a chat shows its thought: see `EngineSettings.reasoning`."""
+
+
 class EngineSettings(Settings):
     """The teacher: any server that speaks the OpenAI protocol."""
 
@@ -83,7 +87,7 @@ class EngineSettings(Settings):
     """Longest wait for the answer to that. A server that misses three in a row is lost, and so are its calls."""
     revision: str | None = None
     """What to record as the teacher's revision; else a content hash of local weights, else `unknown`."""
-    reasoning: Literal["none", "parsed", "inline", "harmony"] = "none"
+    reasoning: Reasoning = "none"
     """Whether the teacher thinks before it answers a chat. `parsed`: the server takes the thought apart and constrains
     what follows it (vLLM's `--reasoning-parser`). `inline`: the thought stands in the answer up to `</think>`, so that
     decoding cannot be constrained. `harmony`: gpt-oss, whose thought the server takes apart and cannot end or leave

@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from preceptor_client.contract import Constraint, Endpoint, Usage
 from preceptor_services.engine.errors import EngineError
-
-Reasoning = Literal["none", "parsed", "inline", "harmony"]
-"""How a teacher that thinks before it answers a chat shows its thought: see `EngineSettings.reasoning`."""
+from preceptor_services.settings import Reasoning
 
 _LONGEST_PAUSE_S = 2.0
 _THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from preceptor_client.contract import Constraint
 from preceptor_services.engine import EngineError, Generation, Prompt
-from preceptor_services.engine.protocol import Reasoning, answers_of, body_of, failure_of, split_thought
+from preceptor_services.engine.protocol import answers_of, body_of, failure_of, split_thought
+from preceptor_services.settings import Reasoning
 
 CHAT = Generation("chat", max_tokens=64, labels=("A", "B"))
 plain = st.text(alphabet=st.characters(exclude_characters="<"))

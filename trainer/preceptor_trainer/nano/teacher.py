@@ -13,7 +13,6 @@ import hashlib
 import inspect
 import json
 import random
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from preceptor_trainer.nano.optimizer import NanoOptimizer
 from preceptor_trainer.nano.teaching import LAYERS, Heads, make_batch, teaching_loss
 from preceptor_trainer.nano.tokenizer import teacher_tokenizer
 from preceptor_trainer.nano.world import World
+from preceptor_trainer.whole import made_once
 
 _SOURCES = (labelled, model, optimizer, prompts, teaching, text, tokenizer, world)
 _HELD_OUT = 1000
@@ -85,12 +85,7 @@ def trained_once(target: Path, train: Callable[[Path], None]) -> Path:
     if target.is_dir():
         return target
     with sole_use(target.parent, wait=True):
-        if not target.is_dir():
-            partial = target.with_suffix(".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            train(partial)
-            partial.rename(target)
-    return target
+        return made_once(target, train)
 
 
 def content_hash(recipe: Recipe, policy: Path | None = None) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -32,8 +31,6 @@ from preceptor_client.stack import Endpoints, Stack, judge_part, sole_use, start
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.demo.training import Continued, continued, run_trainer
 from preceptor_trainer.errors import TrainError
-from preceptor_trainer.evaluation.statistics import Estimate
-from preceptor_trainer.machine import commit, machine
 from preceptor_trainer.nano.base import pretrain
 from preceptor_trainer.nano.corpus import write_corpus
 from preceptor_trainer.nano.teacher import Recipe, TeacherAccuracy, ensure_teacher, read_accuracy
@@ -42,7 +39,9 @@ from preceptor_trainer.study.held_judge import held_judge
 from preceptor_trainer.study.measuring import measure
 from preceptor_trainer.study.plan import Run, StudyFolder, grouped
 from preceptor_trainer.study.plots import plot_study
+from preceptor_trainer.study.record import NO_COST, cost, exactly, here_and_now, summary_of
 from preceptor_trainer.study.results import markdown, rows
+from preceptor_trainer.whole import made_once
 
 _SECOND_SEED = 1
 """Of the second judge; the nano teacher has 0."""
@@ -103,20 +102,16 @@ class StudyRunner:
             return  # two variants may be the same run
         started = time.monotonic()
         name = f"{run.variant.name}, seed {run.seed}"
-        cost = {"steps": 0, "train_s": 0.0, "judge_calls": 0}
-        if run.plan:
-            cost = self._train(stack, endpoints, run, name)
+        took = self._train(stack, endpoints, run, name) if run.plan else NO_COST
         if not result.exists():
             record = {
                 "id": run.id,
                 "training": run.training,
                 "measures": self._measure(run, judges),
-                **cost,
+                **took,
                 "teacher": asdict(accuracy),
                 "flops": run.flops,
-                "at": time.strftime("%Y-%m-%d"),
-                "commit": commit(),
-                **machine(),
+                **here_and_now(),
             }
             made_once(result, lambda path: path.write_text(json.dumps(record) + "\n"))
         if not self._console.is_terminal:
@@ -129,12 +124,7 @@ class StudyRunner:
         measured = any(self._folder.result(other.id).exists() for other in same)
         if not (measured and self._folder.policy(run.training).exists()):
             self._run_trainer(stack, endpoints, run, config, name)
-        summary = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
-        return {
-            "steps": config.steps,
-            "train_s": summary["elapsed_s"],
-            "judge_calls": summary["judge"].get("calls", 0),
-        }
+        return cost(config.steps, summary_of(config))
 
     def _run_trainer(self, stack: Stack, endpoints: Endpoints, run: Run, config: TrainConfig, name: str) -> None:
         holding = (
@@ -241,20 +231,3 @@ def missing(runs: Sequence[Run], folder: StudyFolder) -> list[Run]:
             wanted.add(run.id)
             wanted.update(need.id for need in run.needs.values() if not folder.policy(need.id).exists())
     return [run for run in runs if run.id in wanted]
-
-
-def made_once(target: Path, make: Callable[[Path], Any]) -> Path:
-    """`target`, made now unless it is there: a file or a folder, whole or not at all."""
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        make(partial)
-        partial.rename(target)
-    return target
-
-
-def exactly(estimate: Estimate) -> dict[str, Any]:
-    """Six digits, as the interval over seeds is computed of these."""
-    return {"value": round(estimate.value, 6), "ci95": [round(estimate.low, 6), round(estimate.high, 6)]}

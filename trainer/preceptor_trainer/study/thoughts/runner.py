@@ -27,15 +27,15 @@ from preceptor_client.stack import Endpoints, Stack, sole_use, start_local_stack
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.demo.training import run_trainer
 from preceptor_trainer.evaluation.hops import measure
-from preceptor_trainer.machine import commit, machine
 from preceptor_trainer.nano.base import pretrain
 from preceptor_trainer.nano.hops.corpus import write_documents, write_questions
 from preceptor_trainer.nano.hops.teacher import HopsAccuracy, ensure_hops_teacher, read_hops_accuracy
 from preceptor_trainer.nano.hops.tokenizer import hops_policy_tokenizer
 from preceptor_trainer.study.definition import BASE
-from preceptor_trainer.study.runner import exactly, made_once
+from preceptor_trainer.study.record import NO_COST, cost, exactly, here_and_now, summary_of
 from preceptor_trainer.study.thoughts.plan import STARTS, STUDY, SeedFolder, ThoughtsSize, plan_run
 from preceptor_trainer.study.thoughts.results import markdown
+from preceptor_trainer.whole import made_once
 
 _MODEL = "hops-teacher"
 _MAX_LENGTH = 128
@@ -121,9 +121,7 @@ class ThoughtsRunner:
             "measures": {measure: exactly(estimate) for measure, estimate in measures.items()},
             **_cost(name, config),
             "teacher": asdict(teacher),
-            "at": time.strftime("%Y-%m-%d"),
-            "commit": commit(),
-            **machine(),
+            **here_and_now(),
         }
         made_once(folder.result(name), lambda path: path.write_text(json.dumps(record) + "\n"))
         self._console.print(f"{name}, seed {seed}: done in {time.monotonic() - started:.0f} s")
@@ -148,13 +146,8 @@ class ThoughtsRunner:
 
 
 def _cost(name: str, config: TrainConfig) -> dict[str, Any]:
-    """What the run took: steps, seconds, questions to the judge, and what became of its thoughts."""
+    """What the run took, and what became of its thoughts."""
     if name == BASE.name:
-        return {"steps": 0, "train_s": 0.0, "judge_calls": 0, "events": {}}
-    summary = json.loads((config.out / "summary.json").read_text(encoding="utf-8"))
-    return {
-        "steps": config.steps,
-        "train_s": summary["elapsed_s"],
-        "judge_calls": summary["judge"].get("calls", 0),
-        "events": summary["events"],
-    }
+        return {**NO_COST, "events": {}}
+    summary = summary_of(config)
+    return {**cost(config.steps, summary), "events": summary["events"]}
