@@ -50,13 +50,10 @@ def desk(
     store = [f"--store.url={redis_url}", f"--store.namespace={folder.name}"]
     for name in ("configs", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
-    (rubric,) = (block for block in blocks(DOCS / "rubrics.md", "yaml") if block.startswith("# brevity.yaml"))
-    # The nano teacher knows no chat; what is asked of it is the same.
-    (folder / "brevity.yaml").write_text(
-        rubric.replace("endpoint: chat", "endpoint: completion").replace("system:", "#")
-    )
     (harmless,) = blocks(DOCS / "tutorial.md", "yaml")
     (folder / "harmless.yaml").write_text(harmless)
+    # The nano teacher knows no chat and cannot answer the brevity of rubrics.md: here it is asked what it can.
+    (folder / "brevity.yaml").write_text(harmless.replace("axis: harmless", "axis: brevity"))
     cohort = {"prefix": "alice lives in", "candidates": ["paris .", "oslo ."]}
     (folder / "cohorts.jsonl").write_text(json.dumps(cohort) + "\n")
     (folder / "suffixes.jsonl").write_text(json.dumps({"prefix": "alice lives in", "suffix": "paris ."}) + "\n")
