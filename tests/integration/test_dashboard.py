@@ -43,10 +43,41 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def teacher() -> Iterator[str]:
+    """Judges by a word, but for a `flip`, of which it prefers whatever comes first."""
+    with served(scripted_teacher(lambda prompt: "A" if "flip" in prompt else judges_by_a_word(prompt))) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack, teacher: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A judge service of its own process."""
+    overrides = [f"--queue.url={redis_url}", f"--queue.namespace={NAMESPACE}", "--dashboard.rewrite_url=http://other:1"]
+    started = stack.start(judge_part(tmp_path_factory.mktemp("judge"), teacher, "teacher", overrides=overrides))
+    assert started.part.url is not None
+    return started.part.url
+
+
 @pytest.fixture
-def new_page(browser: Browser) -> Iterator[NewPage]:
+def serve(teacher: str, redis_url: str) -> Iterator[Callable[..., str]]:
+    """`serve(make_app, **sections)`: another service."""
+    with ExitStack() as stack:
+
+        def serve_one(make_app: Any = judge_app, **sections: Any) -> str:
+            queue = {"url": redis_url, "namespace": NAMESPACE}
+            settings = {"engine": {"urls": [teacher]}, "rubrics": ["nano"], "queue": queue, **sections}
+            own = stack.enter_context(served(make_app(ServiceSettings.model_validate(settings))))
+            wait_until_ready(own)
+            return own
+
+        yield serve_one
+
+
+@pytest.fixture
+def new_page(browser: Browser, serve: Callable[..., str]) -> Iterator[NewPage]:
     """`new_page(url)`: a page at `url`. Whatever it reports, but for what is `expected`, asks elsewhere or pops up
-    fails the test."""
+    fails the test. It is closed before the services of `serve`, as an open page goes on asking."""
     troubles: list[str] = []
     with ExitStack() as stack:
 
@@ -77,37 +108,6 @@ def new_page(browser: Browser) -> Iterator[NewPage]:
 
         yield open_one
     assert troubles == []
-
-
-@pytest.fixture(scope="module")
-def teacher() -> Iterator[str]:
-    """Judges by a word, but for a `flip`, of which it prefers whatever comes first."""
-    with served(scripted_teacher(lambda prompt: "A" if "flip" in prompt else judges_by_a_word(prompt))) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def url(stack: Stack, teacher: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A judge service of its own process."""
-    overrides = [f"--queue.url={redis_url}", f"--queue.namespace={NAMESPACE}", "--dashboard.rewrite_url=http://other:1"]
-    started = stack.start(judge_part(tmp_path_factory.mktemp("judge"), teacher, "teacher", overrides=overrides))
-    assert started.part.url is not None
-    return started.part.url
-
-
-@pytest.fixture
-def serve(teacher: str, redis_url: str) -> Iterator[Callable[..., str]]:
-    """`serve(make_app, **sections)`: another service."""
-    with ExitStack() as stack:
-
-        def serve_one(make_app: Any = judge_app, **sections: Any) -> str:
-            queue = {"url": redis_url, "namespace": NAMESPACE}
-            settings = {"engine": {"urls": [teacher]}, "rubrics": ["nano"], "queue": queue, **sections}
-            own = stack.enter_context(served(make_app(ServiceSettings.model_validate(settings))))
-            wait_until_ready(own)
-            return own
-
-        yield serve_one
 
 
 @pytest.fixture
