@@ -10,7 +10,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pytest
 from redis.asyncio import Redis
 
 from preceptor_client.contract import (
@@ -26,8 +28,13 @@ from preceptor_client.contract import (
     Usage,
     Verdict,
 )
-from preceptor_client.queue import CohortQueue, Delivery, Outcome
+from preceptor_client.queue import CohortQueue, Delivery, Outcome, QueueOperations
 from preceptor_client.stack import Process, redis_part
+
+COHORTS, VERDICTS = "preceptor:cohorts", "preceptor:verdicts:run1"
+
+both_protocols = pytest.mark.parametrize("connection", [2, 3], ids=["RESP2", "RESP3"], indirect=True)
+"""Answers to blocking reads and to scripts are shaped differently over them."""
 
 
 def a_task(name: str = "c1", run: str = "run1", prefix: str = "the sky is") -> JudgeTask:
@@ -52,6 +59,23 @@ async def answer(queue: CohortQueue, delivery: Delivery) -> bool:
 async def collect(outcomes: AsyncGenerator[Outcome], count: int) -> list[Outcome]:
     async with asyncio.timeout(20), aclosing(outcomes):
         return [await anext(outcomes) for _ in range(count)]
+
+
+async def counts(operations: QueueOperations) -> tuple[int, int, int, int]:
+    """Waiting, in flight, answered, dead."""
+    status = await operations.status()
+    answered = sum(run.answered for run in status.runs.values())
+    return status.waiting, status.in_flight, answered, status.dead
+
+
+async def entries(connection: Redis, stream: str) -> list[tuple[str, dict[str, str]]]:
+    found: Any = await connection.xrange(stream)
+    return list(found)
+
+
+async def taken(queue: CohortQueue, consumer: str = "w1", lease_ms: int = 60_000) -> Delivery:
+    [delivery] = await queue.take(consumer, lease_ms=lease_ms)
+    return delivery
 
 
 async def until_blocked(redis: Redis, clients: int = 1) -> None:
