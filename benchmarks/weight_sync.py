@@ -37,7 +37,7 @@ import torch
 from benchmarks.measuring.result import Result, Table, finish, parser
 from benchmarks.rollouts_parts.policies import LARGE, NANO, Size, parameters, policy, tokenizer
 from preceptor_client.stack import Stack, vllm_part
-from preceptor_trainer.config import VllmConfig
+from preceptor_trainer.rollouts.config import VllmConfig
 from preceptor_trainer.rollouts.engine import PolicyEngine
 from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine, export_for_vllm

@@ -14,8 +14,8 @@ import torch
 
 from preceptor_client.stack import vllm_part
 from preceptor_client.stack.process import Process
-from preceptor_trainer.config import VllmConfig
 from preceptor_trainer.logprobs import suffix_logps
+from preceptor_trainer.rollouts.config import VllmConfig
 from preceptor_trainer.rollouts.engine import EngineError, PolicyEngine, Rollouts
 from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine, export_for_vllm

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from preceptor_client.config import load_config
-from preceptor_trainer.config import ENV_PREFIX, RolloutsConfig, TrainConfig
+from preceptor_trainer.config import ENV_PREFIX, TrainConfig
 from preceptor_trainer.demo.plan import DemoFolder, DemoSize, sip
+from preceptor_trainer.rollouts.config import RolloutsConfig
 
 ROOT = Path(__file__).parents[3]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

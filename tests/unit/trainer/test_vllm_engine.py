@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from preceptor_trainer.config import VllmConfig
 from preceptor_trainer.logprobs import suffix_logps
+from preceptor_trainer.rollouts.config import VllmConfig
 from preceptor_trainer.rollouts.engine import EngineError
 from preceptor_trainer.rollouts.vllm_engine import VllmEngine
 from preceptor_trainer.rollouts.vllm_server import UNMARKED, Away, VllmServer

@@ -32,9 +32,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from preceptor_trainer.config import VllmConfig
 from preceptor_trainer.logprobs import suffix_logps
 from preceptor_trainer.patience import Patience
+from preceptor_trainer.rollouts.config import VllmConfig
 from preceptor_trainer.rollouts.engine import EngineError, Rollouts
 from preceptor_trainer.rollouts.vllm_server import UNMARKED, Away, VllmServer
 from preceptor_trainer.rollouts.vllm_transfer import Packed, Transfer, pack
