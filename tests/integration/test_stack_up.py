@@ -47,10 +47,16 @@ def up(nano_teacher_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     ports = [f"--{part}-port=0" for part in ("redis", "teacher", "judge", "rewrite")]
     arguments = ["up", "--teacher", str(nano_teacher_dir), "--rubrics=nano", "--max-model-len=512"]
     command = [sys.executable, "-m", "preceptor_client", *arguments, *ports, "--dir", str(folder), "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    said = folder / "said"
+    with (
+        said.open("w") as stderr,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
         try:
             assert process.stdout is not None
-            yield Up(process, json.loads(process.stdout.readline()), folder)
+            first = process.stdout.readline()
+            assert first, said.read_text()
+            yield Up(process, json.loads(first), folder)
         finally:
             process.terminate()
 
@@ -113,5 +119,6 @@ def test_ctrl_c_stops_every_part(up: Up) -> None:
     assert len(parts) == 5, "redis, teacher, judge, rewrite, worker"
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(timeout=120) == 130
+    assert "stopping" in (up.folder / "said").read_text()
     listed = subprocess.run(["ps", "-eo", "pgid="], capture_output=True, text=True, check=True).stdout.split()
     assert not set(map(str, parts)) & set(listed)

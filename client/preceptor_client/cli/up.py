@@ -68,7 +68,10 @@ def up(
             print(json.dumps(asdict(endpoints)), flush=True)
         else:
             stdout.print(_table(endpoints, folder))
-        stack.wait()
+        try:
+            stack.wait()
+        finally:
+            stderr.print("stopping: vLLM takes some seconds")
 
 
 def nano_teacher() -> str:

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import Progress
-from rich.table import Table
 
 from preceptor_client.config import describe
 from preceptor_trainer.endings import failed, told_of_signals
@@ -121,7 +120,7 @@ def evaluate(
 
 
 # Late: torch takes seconds to import, and a wrong argument should be told at once.
-def _by_judge(plan: EvalPlan) -> tuple[dict[str, Any], Table]:
+def _by_judge(plan: EvalPlan) -> tuple[dict[str, Any], Group]:
     from preceptor_trainer.evaluation.evaluate import evaluate
     from preceptor_trainer.evaluation.judged import ORIGINAL, table, to_json
 
@@ -132,7 +131,7 @@ def _by_judge(plan: EvalPlan) -> tuple[dict[str, Any], Table]:
     return as_object, table(outcome, model=plan.model, rival=rival, control=plan.control)
 
 
-def _by_tasks(plan: HarnessPlan) -> tuple[dict[str, Any], Table]:
+def _by_tasks(plan: HarnessPlan) -> tuple[dict[str, Any], Group]:
     from preceptor_trainer.evaluation.harness import run_tasks, table, to_json
 
     results = run_tasks(plan)

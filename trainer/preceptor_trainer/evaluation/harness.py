@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from preceptor_trainer.errors import TrainError, one_line
 from preceptor_trainer.evaluation.evaluate import load
@@ -91,18 +93,16 @@ def to_json(results: TaskResults, *, model: str) -> dict[str, Any]:
     }
 
 
-def table(results: TaskResults, *, model: str) -> Table:
+def table(results: TaskResults, *, model: str) -> Group:
     """The results for a person: a row a metric."""
-    shown = Table(title=f"{model}, lm-evaluation-harness {results.version}", title_justify="left")
-    shown.add_column("task")
-    shown.add_column("metric")
+    shown = Table("task", "metric")
     for name in ("documents", "value", "standard error"):
         shown.add_column(name, justify="right")
     for task, figures in results.figures.items():
         for name, figure in figures.items():
             stderr = "-" if figure.stderr is None else f"{figure.stderr:.4f}"
             shown.add_row(task, name, str(results.samples.get(task, "")), f"{figure.value:.4f}", stderr)
-    return shown
+    return Group(Text(f"{model}, lm-evaluation-harness {results.version}"), shown)
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, Figure]:

@@ -15,7 +15,9 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from preceptor_client.contract import (
     Candidate,
@@ -177,8 +179,10 @@ def to_json(outcome: Outcome, *, model: str, rival: str | None, control: str | N
     }
 
 
-def table(outcome: Outcome, *, model: str, rival: str | None, control: str | None = None) -> Table:
-    """The outcome for a person: axes as rows, the sides as columns. `control` is the token that the model was given."""
+def table(outcome: Outcome, *, model: str, rival: str | None, control: str | None = None) -> Group:
+    """The outcome for a person: axes as rows, the sides as columns, notes below. `control` is the token that the model
+    was given.
+    """
     statuses, usage = outcome.statuses, outcome.usage
     notes = [
         f"{statuses[Status.OK]} verdicts, {usage.calls} questions, {usage.tokens} tokens; left out: "
@@ -193,13 +197,8 @@ def table(outcome: Outcome, *, model: str, rival: str | None, control: str | Non
     notes += [f"{axis} is left out: {why}" for axis, why in outcome.left_out.items()]
     named = f"{model} behind {control}" if control else model
     against = f"{named} against {rival}" if rival else named
-    shown = Table(
-        title=f"{against}, {len(outcome.responses)} windows (95 % intervals)",
-        caption="\n".join(notes),
-        title_justify="left",
-        caption_justify="left",
-    )
-    shown.add_column("axis")
+    title = f"{against}, {len(outcome.responses)} windows (95 % intervals)"
+    shown = Table("axis")
     for name in ("windows", *outcome.sides, *(["win rate"] if rival else [])):
         shown.add_column(name, justify="right")
     for axis in outcome.axes:
@@ -209,7 +208,7 @@ def table(outcome: Outcome, *, model: str, rival: str | None, control: str | Non
     if rival:
         overall = outcome.overall
         shown.add_row("all together", str(overall.windows), "", "", _cell(overall.win_rate), style="bold")
-    return shown
+    return Group(Text(title), shown, *map(Text, notes))
 
 
 def _estimate(estimate: Estimate | None) -> dict[str, float | list[float]] | None:
