@@ -23,6 +23,8 @@ from preceptor_trainer.planning.show import Table, as_markdown
 from preceptor_trainer.study.definition import Study, StudySize, load_study, packaged
 from preceptor_trainer.study.plan import nano_costs
 from preceptor_trainer.study.results import Record, markdown, rows
+from preceptor_trainer.study.thoughts.plan import STUDY as THOUGHTS
+from preceptor_trainer.study.thoughts.results import markdown as thoughts_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -38,7 +40,8 @@ suffixes of {SUFFIX_WORDS} words, minutes of training: see [the nano world](nano
 for this world. Nothing is claimed for large models or for real text.
 
 A study is a list of variants, each the demo's SIP run with some keys changed
-(`trainer/preceptor_trainer/study/studies`), times seeds. A seed decides the corpora, the base model and the sampling;
+(`trainer/preceptor_trainer/study/studies`), times seeds; that of thoughts has a task and runs of its own
+([thoughts](thoughts.md)). A seed decides the corpora, the base model and the sampling;
 the world and the judges stay. `preceptor study NAME --seeds 3` runs what is missing of one; stop it whenever you like,
 the same command goes on.
 
@@ -74,9 +77,9 @@ def main() -> int:
 
 
 def take_over(source: Path) -> None:
-    """Results and pictures of every packaged study that is there."""
+    """Results and pictures of every study that is there."""
     RESULTS.mkdir(exist_ok=True)
-    for name in packaged():
+    for name in (*packaged(), THOUGHTS.name):
         for file in (source / f"{name}.jsonl", source / f"{name}.png"):
             if file.exists():
                 shutil.copyfile(file, RESULTS / file.name)
@@ -85,13 +88,13 @@ def take_over(source: Path) -> None:
 def lines() -> Iterator[str]:
     """Of the page."""
     yield INTRODUCTION
-    studies = [load_study(name) for name in sorted(packaged(), key=_place)]
+    studies = [*(load_study(name) for name in sorted(packaged(), key=_place)), THOUGHTS]
     found = {study.name: read(study) for study in studies}
     overview = [(study.name, study.title, done(study, found[study.name]), study.takes) for study in studies]
     yield as_markdown([Table("The studies", ("study", "about", "runs done", "takes"), overview)])
     for study in studies:
         if records := found[study.name]:
-            yield markdown(study, records, level=2)
+            yield thoughts_markdown(records, level=2) if study is THOUGHTS else markdown(study, records, level=2)
             if (RESULTS / f"{study.name}.png").exists():
                 yield f"![{study.title}](results/{study.name}.png)\n"
             if study.found:

@@ -77,3 +77,14 @@ def test_results_are_taken_over_and_shown_and_a_page_without_them_fails_the_chec
     assert "0.625 ±0.125" in written
     assert "![The pull towards the reference](results/beta.png)" in written
     assert {path.name for path in (tmp_path / "results").iterdir()} == {"beta.jsonl", "beta.png"}
+
+
+def test_the_study_of_thoughts_has_columns_of_its_own(page: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.RESULTS.mkdir()
+    measures = {"held_out": {"value": 0.75, "ci95": [0.5, 1.0]}}
+    record = RECORD | {"study": "thoughts", "variant": "sft", "measures": measures}
+    (page.RESULTS / "thoughts.jsonl").write_text(json.dumps(record) + "\n")
+    assert run(page, monkeypatch) == 0
+    written = page.PAGE.read_text()
+    assert "two hops, people held out" in written
+    assert "| SFT with thoughts | 1 | 0.750 ±0.250 |" in written

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from preceptor_trainer.study.definition import Study
-from preceptor_trainer.study.plots import plot_study
 from preceptor_trainer.study.results import JUDGES, LANGUAGE, WORTH, Row, markdown, rows
 
 STUDY = Study.model_validate(
@@ -111,8 +109,3 @@ def test_a_judge_that_differs_by_seed_has_an_interval_over_them() -> None:
 
 def test_a_study_of_which_nothing_is_done_says_so() -> None:
     assert "Nothing is done yet." in markdown(STUDY, [])
-
-
-def test_the_picture_is_one(tmp_path: Path) -> None:
-    plot_study(tmp_path / "mine.png", rows(STUDY, RECORDS))
-    assert (tmp_path / "mine.png").read_bytes().startswith(b"\x89PNG")

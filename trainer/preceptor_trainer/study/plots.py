@@ -1,8 +1,8 @@
-"""A study's picture, as PNG: each variant a line, its worth by the oracle with 95 % intervals."""
+"""A study's picture, as PNG: each variant a line, its worth with 95 % intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -13,18 +13,16 @@ from matplotlib import pyplot as plt
 
 from preceptor_trainer.study.results import Row
 
-_SHOWN = {"quality_wins": "quality, wins over base", "factuality": "factuality", "safety": "safety", "nll": "NLL"}
 _OF_BASE = "#9aa5b1"
 _OF_OTHERS = "#2f7dbd"
 
 
-def plot_study(path: Path, found: Sequence[Row]) -> None:
-    """The rows from top to bottom; the dotted line is the base model's."""
-    figure, axes = plt.subplots(
-        1, len(_SHOWN), figsize=(11, 1.2 + 0.32 * len(found)), sharey=True, layout="constrained"
-    )
+def plot_study(path: Path, found: Sequence[Row], shown: Mapping[str, str]) -> None:
+    """The rows from top to bottom, a panel for each measure `shown` (its name -> what it is called); the dotted line is
+    the base model's."""
+    figure, axes = plt.subplots(1, len(shown), figsize=(11, 1.2 + 0.32 * len(found)), sharey=True, layout="constrained")
     places = range(len(found))
-    for panel, (measure, label) in zip(axes, _SHOWN.items(), strict=True):
+    for panel, (measure, label) in zip(axes, shown.items(), strict=True):
         for place, row in zip(places, found, strict=True):
             if estimate := row.estimate(measure):
                 spread = [[estimate.value - estimate.low], [estimate.high - estimate.value]]

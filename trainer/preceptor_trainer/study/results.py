@@ -36,6 +36,8 @@ LANGUAGE = {
     "distinct_2": "distinct-2",
     "length": "words",
 }
+SHOWN = {name: WORTH.get(name, "NLL") for name in ("quality_wins", "factuality", "safety", "nll")}
+"""What is drawn."""
 JUDGES = {"oracle": "oracle", "judge": "training judge", "second": "second judge"}
 
 

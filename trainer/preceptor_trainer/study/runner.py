@@ -38,9 +38,9 @@ from preceptor_trainer.study.definition import BASE, STARTS, Study, StudySize
 from preceptor_trainer.study.held_judge import held_judge
 from preceptor_trainer.study.measuring import measure
 from preceptor_trainer.study.plan import Run, StudyFolder, grouped
-from preceptor_trainer.study.plots import plot_study
 from preceptor_trainer.study.record import NO_COST, cost, exactly, here_and_now, summary_of
-from preceptor_trainer.study.results import markdown, rows
+from preceptor_trainer.study.report import write_report
+from preceptor_trainer.study.results import SHOWN, markdown
 from preceptor_trainer.whole import made_once
 
 _SECOND_SEED = 1
@@ -204,14 +204,8 @@ class StudyRunner:
                 result = json.loads(path.read_text(encoding="utf-8"))
                 records.append({"study": self._study.name, "variant": run.variant.name, "seed": run.seed, **result})
         self._progress.update(self._all, completed=len(records))
-        root, name = self._folder.root, self._study.name
-        (root / f"{name}.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
-        written = root / f"{name}.md"
-        picture = f"\n![{name}]({name}.png)\n" if records else ""
-        written.write_text(markdown(self._study, records) + picture, encoding="utf-8")
-        if records:
-            plot_study(root / f"{name}.png", rows(self._study, records))
-        return written
+        tables = markdown(self._study, records)
+        return write_report(self._folder.root, self._study, records, tables=tables, shown=SHOWN)
 
     @contextmanager
     def _bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:

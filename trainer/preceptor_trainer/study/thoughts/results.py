@@ -19,6 +19,8 @@ MEASURES = {
     "malformed": "malformed",
     "thought": "tokens of thought",
 }
+SHOWN = {name: MEASURES[name] for name in ("held_out", "told", "one_hop")}
+"""What is drawn."""
 
 
 def markdown(records: Sequence[Record], *, level: int = 1) -> str:

@@ -2,9 +2,9 @@
 
     corpora, base model -> Redis, vLLM, judge, rewrite, worker -> for each run: train, measure, note
 
-In: sizes, a number of seeds and a folder. Out: in the folder `thoughts.jsonl` and `thoughts.md`, written anew after
-each run. Guarantees: those of `preceptor_trainer.study.runner`. Raises `PartFailed`, `FolderInUse`, `MissingProgram`,
-`TrainError`.
+In: sizes, a number of seeds and a folder. Out: in the folder `thoughts.jsonl`, `thoughts.md` and `thoughts.png`,
+written anew after each run. Guarantees: those of `preceptor_trainer.study.runner`. Raises `PartFailed`, `FolderInUse`,
+`MissingProgram`, `TrainError`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ from preceptor_trainer.nano.hops.teacher import HopsAccuracy, ensure_hops_teache
 from preceptor_trainer.nano.hops.tokenizer import hops_policy_tokenizer
 from preceptor_trainer.study.definition import BASE
 from preceptor_trainer.study.record import NO_COST, cost, exactly, here_and_now, summary_of
+from preceptor_trainer.study.report import write_report
 from preceptor_trainer.study.thoughts.plan import STARTS, STUDY, SeedFolder, ThoughtsSize, plan_run
-from preceptor_trainer.study.thoughts.results import markdown
+from preceptor_trainer.study.thoughts.results import SHOWN, markdown
 from preceptor_trainer.whole import made_once
 
 _MODEL = "hops-teacher"
@@ -127,15 +128,10 @@ class ThoughtsRunner:
         self._console.print(f"{name}, seed {seed}: done in {time.monotonic() - started:.0f} s")
 
     def _report(self) -> Path:
-        """Tables of what is done."""
+        """Tables and picture of what is done."""
         results = [path for seed, name in self._runs() if (path := self._of(seed).result(name)).exists()]
         records = [json.loads(path.read_text(encoding="utf-8")) for path in results]
-        (self._out / f"{STUDY.name}.jsonl").write_text(
-            "".join(json.dumps(each) + "\n" for each in records), encoding="utf-8"
-        )
-        written = self._out / f"{STUDY.name}.md"
-        written.write_text(markdown(records), encoding="utf-8")
-        return written
+        return write_report(self._out, STUDY, records, tables=markdown(records), shown=SHOWN)
 
     @contextmanager
     def _bar(self, name: str) -> Iterator[Callable[[int, int], None]]:
