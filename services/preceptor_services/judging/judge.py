@@ -38,6 +38,7 @@ from preceptor_services.metrics import Metrics
 from preceptor_services.priority import Priority
 from preceptor_services.rubrics import Rubric, RubricBook
 from preceptor_services.settings import JudgingSettings
+from preceptor_services.templates import PromptError
 from preceptor_services.traces import judging
 
 
@@ -93,7 +94,10 @@ class Judge:
         because the engine was lost."""
         rubrics = self.check(request)
         with judging(request, self._settings) as judged:
-            return judged(await self._judge(request, rubrics, priority, whole))
+            try:
+                return judged(await self._judge(request, rubrics, priority, whole))
+            except PromptError as error:
+                raise UnjudgeableError(f"rubrics: no prompt can be made of these texts: {error}") from None
 
     async def _judge(
         self, request: JudgeRequest, rubrics: Sequence[Rubric], priority: Priority, whole: bool

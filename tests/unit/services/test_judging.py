@@ -221,6 +221,16 @@ async def test_a_request_may_bring_a_rubric(open_judge: OpenJudge, faulty_server
     assert server.bodies[0]["messages"] == [{"role": "user", "content": "How long? so short"}]
 
 
+async def test_a_rubric_that_makes_no_prompt_of_the_texts_is_the_requests_fault(
+    open_judge: OpenJudge, faulty_server: type
+) -> None:
+    judge = await open_judge(server := faulty_server())
+    spec = load_rubrics("nano").defaults["safety"].spec.model_copy(update={"prompt": "{{ candidate | first }}"})
+    with pytest.raises(UnjudgeableError, match="no prompt can be made of these texts: No first item"):
+        await judge.judge(request("good", "", axes=["safety"], rubrics={"safety": spec}))
+    assert not server.bodies
+
+
 async def test_a_service_may_refuse_rubrics_of_requests(open_judge: OpenJudge, faulty_server: type) -> None:
     judge = await open_judge(faulty_server(), request_rubrics=False)
     spec = load_rubrics("nano").defaults["safety"].spec
