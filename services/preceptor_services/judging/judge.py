@@ -102,7 +102,7 @@ class Judge:
     async def _judge(
         self, request: JudgeRequest, rubrics: Sequence[Rubric], priority: Priority, whole: bool
     ) -> JudgeResponse:
-        teacher = self._engine.teacher
+        served = self._engine.served
         clock = asyncio.get_running_loop().time
         started = clock()
         deadline = started + min(request.deadline_s or self._settings.deadline_s, self._settings.deadline_s)
@@ -113,6 +113,7 @@ class Judge:
         askers = [
             Asker(
                 engine=self._engine,
+                served=served,
                 metrics=self._metrics,
                 rubric=rubric,
                 sampling=sampling,
@@ -153,8 +154,8 @@ class Judge:
             pairwise = rubric.spec.mode is Mode.PAIRWISE
             reports[rubric.spec.axis] = AxisReport(
                 provenance=Provenance(
-                    teacher=teacher.name,
-                    revision=teacher.revision,
+                    teacher=served.teacher.name,
+                    revision=served.teacher.revision,
                     rubric=rubric.name,
                     rubric_hash=rubric.hash,
                     sampling=sampling,

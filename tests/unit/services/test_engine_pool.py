@@ -232,6 +232,20 @@ async def test_when_the_others_are_gone_other_weights_may_answer_but_no_cohort_t
         assert cluster.asked("first") == ["a"]
 
 
+async def test_what_is_asked_of_one_teacher_is_answered_by_no_other(cluster: Cluster, metrics: Metrics) -> None:
+    cluster.down.add("b")
+    cluster.roots["b"] = "org/other"
+    async with watched(cluster, metrics, urls=["http://a", "http://b"], retries=0) as engine:
+        served = engine.served
+        cluster.down = {"a"}
+        replicas(engine)[0].lose(EngineError("unreachable", "gone"))
+        await until(lambda: ready_urls(engine) == {"http://b"})
+        (error,) = await ask(engine, "again", affinity="x", served=served)
+        assert "the teacher changed" in (error or "")
+        assert cluster.asked("again") == []
+        assert await ask(engine, "again", affinity="x") == [None]
+
+
 async def test_the_urgent_go_first(cluster: Cluster, metrics: Metrics) -> None:
     async with watched(cluster, metrics, urls=["http://a"], concurrency=1) as engine:
         server = cluster.servers["a"]
