@@ -336,3 +336,30 @@ async def test_a_server_that_refuses_or_has_enough_to_do_is_not_lost(
         cluster.servers["a"].faults += [httpx.Response(status)] * 5
         assert None not in await ask(engine, *["good"] * 5)
         assert engine.ready
+
+
+async def test_servers_behind_one_address_are_told_apart_by_their_paths(cluster: Cluster, metrics: Metrics) -> None:
+    async def route(request: httpx.Request) -> httpx.Response:
+        _, host, path = request.url.path.split("/", 2)
+        return await cluster(httpx.Request(request.method, f"http://{host}/{path}", content=request.content))
+
+    settings = EngineSettings(urls=("http://gateway/a", "http://gateway/b/v1"))
+    async with Engine(settings, metrics, Scripted(route)) as engine:
+        await engine.prepare([ONE_TOKEN])
+        for number in range(20):
+            assert await ask(engine, f"cohort{number}.", affinity=f"cohort-{number}") == [None]
+        assert [replica.name for replica in replicas(engine)] == ["gateway/a", "gateway/b"]
+    assert {host for number in range(20) for host in cluster.asked(f"cohort{number}.")} == {"a", "b"}
+
+
+async def test_a_servers_password_is_not_shown(metrics: Metrics) -> None:
+    async def nobody(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    settings = EngineSettings(urls=("http://user:secret@teacher:8000",))
+    async with Engine(settings, metrics, Scripted(nobody)) as engine:
+        trouble = engine.trouble
+        with pytest.raises(EngineError) as raised:
+            await engine.prepare([ONE_TOKEN])
+    assert "http://user:***@teacher:8000" in (trouble or "")
+    assert "secret" not in f"{trouble} {raised.value}"

@@ -22,6 +22,9 @@ pytestmark = pytest.mark.usefixtures("kept_logging")
         (["judge", "--config", "/no/such.yaml"], "cannot read the configuration /no/such.yaml"),
         (["judge", "engine.urls=x"], "write it as --section.key=value"),
         (["judge", "--engine.urls=redis://x"], "engine.urls"),
+        (["judge", "--engine.urls=http://teacher:99999"], "engine.urls.0: Port out of range"),
+        (["judge", "--engine.urls=http://[::1"], "engine.urls.0: Invalid IPv6 URL"),
+        (["judge", "--engine.urls=http://u:p@x", "--engine.api_key=k"], "engine: api_key cannot go with a user"),
         (["judge", "--port", "70000"], "judge: cannot listen at 127.0.0.1:70000: ports go from 0 to 65535"),
     ],
 )
