@@ -128,7 +128,7 @@ class Call(Generic[AnswerT]):
 
 def judge_call(request: JudgeRequest, settings: ClientSettings, key: str | None) -> Call[JudgeResponse]:
     """The call that judges a cohort."""
-    key = key or f"{request.cohort.id}:{content_hash(request)}"
+    key = key or f"{request.cohort.id[:64]}:{content_hash(request)}"  # services take 128 characters
     return Call(endpoint(settings, "judge") + f"/{API_VERSION}/judge", request, JudgeResponse, settings, key)
 
 

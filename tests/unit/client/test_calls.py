@@ -85,6 +85,10 @@ def test_equal_content_has_an_equal_key_and_other_content_another() -> None:
     assert judge_call(a_request(), SETTINGS, "mine").idempotency_key == "mine"
 
 
+def test_a_key_is_no_longer_than_services_take() -> None:
+    assert len(judge_call(a_request("c" * 128), SETTINGS, None).idempotency_key or "") <= 128
+
+
 def test_the_read_time_out_follows_the_requests_deadline() -> None:
     with_deadline = judge_call(a_request(deadline_s=300), SETTINGS, None).arguments()["timeout"]
     assert with_deadline.read == 310
