@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -200,7 +199,7 @@ def health_of(outcome: Outcome) -> Health:
 
 def http_settings(settings: ClientSettings) -> dict[str, Any]:
     """Keyword arguments of `httpx.Client` and `httpx.AsyncClient`. Proxies are not asked about this machine."""
-    hosts = {urlsplit(url).hostname for url in (settings.judge_url, settings.rewrite_url)}
+    hosts = {httpx.URL(url).host for url in (settings.judge_url, settings.rewrite_url)}
     return {
         "limits": httpx.Limits(
             max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections
