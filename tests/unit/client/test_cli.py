@@ -85,13 +85,13 @@ def test_the_first_error_of_a_file_is_told_and_the_others_are_in_the_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, output = tmp_path / "cohorts.jsonl", tmp_path / "verdicts.jsonl"
-    file.write_text('{"prefix": "p"}\n[]\n')
+    file.write_text('{"prefix": "p"}\n[]\n{"prefix": "p", "candidates": []}\n')
     assert run(["judge", str(file), "-o", str(output)]) == 1
     first, summary = capsys.readouterr().err.splitlines()
     assert first.startswith(f"{file}:1 ")
     assert "candidates: is missing" in first
-    assert summary == "2 lines, 2 errors"
-    assert len(output.read_text().splitlines()) == 2
+    assert summary == "3 lines, 3 errors"
+    assert len(output.read_text().splitlines()) == 3
 
 
 def test_a_wrong_environment_variable_is_told(
