@@ -163,7 +163,7 @@ class RewritingSettings(Settings):
     best_of_temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.8
     """Where several are."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
     """Rewrites drawn for requests that do not say; the judge chooses among those that are usable."""
     axes: Annotated[tuple[AxisName, ...], Field(min_length=1), BeforeValidator(_several)] = ("quality", "safety")

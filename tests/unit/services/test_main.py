@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("kept_logging")
         (["judge", "--rubrics=nan"], "judge: rubrics: 'nan' is neither a packaged set"),
         (["worker", "--engine.concurrency=many"], "engine.concurrency: Input should be a valid integer"),
         (["rewrite", "--engine.uri=http://x"], "engine.uri: there is no such key"),
+        (["rewrite", "--rewriting.seed=-1"], "rewriting.seed: Input should be greater than or equal to 0"),
         (["judge", "--config", "/no/such.yaml"], "cannot read the configuration /no/such.yaml"),
         (["judge", "engine.urls=x"], "write it as --section.key=value"),
         (["judge", "--engine.urls=redis://x"], "engine.urls"),
