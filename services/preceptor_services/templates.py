@@ -24,7 +24,9 @@ _LOOPED = "candidates"
 _DEEPEST = 32
 """Jinja's time grows with the third power of the depth."""
 _MOST_OFTEN = 32
-"""That a template may name one variable: its text may be long, and the prompts of a cohort many."""
+"""That a template may name a text, which may be long, in prompts of which there may be many."""
+_FENCE = "fence"
+"""Is short, and stands around every text and every example."""
 _NODES = (
     nodes.Template,
     nodes.Output,
@@ -132,7 +134,7 @@ def _objection(node: nodes.Node, depth: int, loops: int, named: Mapping[str, int
         return f"the attribute {node.attr!r} is not allowed: use one of {', '.join(sorted(_ATTRIBUTES))}"
     if isinstance(node, nodes.For) and (loops or node.recursive or not _is_looped(node.iter)):
         return f"a loop must run over {_LOOPED}, and not inside another loop"
-    if isinstance(node, nodes.Name) and named[node.name] > _MOST_OFTEN:
+    if isinstance(node, nodes.Name) and node.name != _FENCE and named[node.name] > _MOST_OFTEN:
         return f"{node.name!r} is named more than {_MOST_OFTEN} times"
     if not isinstance(node, _NODES):
         return f"{type(node).__name__} is not allowed: a prompt has variables, conditions, and loops over candidates"

@@ -38,6 +38,10 @@ def test_a_template_may_loop_over_candidates() -> None:
     )
 
 
+def test_a_fence_may_stand_around_many_examples() -> None:
+    assert render(compile_prompt("{{ fence }}" * 100, ["fence"]), fence="f") == "f" * 100
+
+
 def test_texts_are_not_read_as_templates() -> None:
     template = compile_prompt("{{ candidate }}", VARIABLES)
     assert render(template, candidate="{{ prefix }}{% for %}") == "{{ prefix }}{% for %}"
