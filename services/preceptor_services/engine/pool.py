@@ -29,7 +29,7 @@ from preceptor_services.engine.errors import REPEATABLE, EngineError
 from preceptor_services.engine.gathering import Call
 from preceptor_services.engine.hashing import ranked
 from preceptor_services.engine.protocol import Answer, Generation, Prompt
-from preceptor_services.engine.replica import Replica, Served, Teacher
+from preceptor_services.engine.replica import Replica, Served
 from preceptor_services.metrics import Metrics
 from preceptor_services.priority import Priority
 from preceptor_services.settings import EngineSettings, Reasoning
@@ -85,11 +85,6 @@ class Engine:
         if self._served is None:
             raise EngineError("unreachable", f"the engine is not ready: {self.trouble}")
         return self._served
-
-    @property
-    def teacher(self) -> Teacher:
-        """Who answers. Raises EngineError as `served` does."""
-        return self.served.teacher
 
     @property
     def thinking(self) -> tuple[Reasoning, int]:

@@ -211,7 +211,7 @@ async def test_replicas_with_a_given_revision_may_lie_in_different_places(cluste
     cluster.roots |= {"a": "/models/here", "b": "/models/there"}
     async with watched(cluster, metrics, revision="v7") as engine:
         assert engine.trouble is None
-        assert engine.teacher.revision == "v7"
+        assert engine.served.teacher.revision == "v7"
 
 
 async def test_when_the_others_are_gone_other_weights_may_answer_but_no_cohort_that_began_before(
