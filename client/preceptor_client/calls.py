@@ -5,9 +5,9 @@ request, the seconds to wait before the next attempt, and the decoded message or
 client are both a loop of a few lines around a `Call`.
 
 All endpoints are idempotent: what makes work carries an `Idempotency-Key`, by default made from its content, or an id
-of its own, so an attempt whose answer was lost is repeated without judging twice. Repeated is what may pass by itself:
-connection errors, 502, 503, 504, and 429 if the service says when to come back (`Retry-After`). A read time-out is
-not: the time is up.
+of its own, so an attempt whose answer was lost is repeated without judging twice. What is to be judged anew
+(`cache: bypass`) has a key of its own in every call. Repeated is what may pass by itself: connection errors, 502, 503,
+504, and 429 if the service says when to come back (`Retry-After`). A read time-out is not: the time is up.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -128,7 +127,8 @@ class Call(Generic[AnswerT]):
 
 def judge_call(request: JudgeRequest, settings: ClientSettings, key: str | None) -> Call[JudgeResponse]:
     """The call that judges a cohort."""
-    key = key or f"{request.cohort.id}:{content_hash(request)}"
+    content = uuid.uuid4().hex if request.cache == "bypass" else content_hash(request)
+    key = key or f"{request.cohort.id[:64]}:{content}"  # services take 128 characters
     return Call(endpoint(settings, "judge") + f"/{API_VERSION}/judge", request, JudgeResponse, settings, key)
 
 
@@ -200,7 +200,7 @@ def health_of(outcome: Outcome) -> Health:
 
 def http_settings(settings: ClientSettings) -> dict[str, Any]:
     """Keyword arguments of `httpx.Client` and `httpx.AsyncClient`. Proxies are not asked about this machine."""
-    hosts = {urlsplit(url).hostname for url in (settings.judge_url, settings.rewrite_url)}
+    hosts = {httpx.URL(url).host for url in (settings.judge_url, settings.rewrite_url)}
     return {
         "limits": httpx.Limits(
             max_connections=settings.max_connections, max_keepalive_connections=settings.max_connections

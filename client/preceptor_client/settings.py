@@ -5,8 +5,22 @@ In: the environment (`PRECEPTOR_JUDGE_URL`, `PRECEPTOR_API_KEY`, ...) or argumen
 
 from __future__ import annotations
 
-from pydantic import Field, SecretStr
+from typing import Annotated
+
+import httpx
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _parsed(url: str) -> str:
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"is no URL: {error}") from None
+    return url
+
+
+Address = Annotated[str, AfterValidator(_parsed)]
 
 
 class ClientSettings(BaseSettings):
@@ -14,8 +28,8 @@ class ClientSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PRECEPTOR_", frozen=True, extra="forbid")
 
-    judge_url: str = "http://127.0.0.1:8101"
-    rewrite_url: str = "http://127.0.0.1:8102"
+    judge_url: Address = "http://127.0.0.1:8101"
+    rewrite_url: Address = "http://127.0.0.1:8102"
     redis_url: str = "redis://127.0.0.1:6379/0"
     api_key: SecretStr | None = None
     connect_timeout_s: float = Field(default=5.0, gt=0)

@@ -33,6 +33,7 @@ from preceptor_services.logs import log_texts
 from preceptor_services.metrics import Metrics
 from preceptor_services.rewriting import Rewriter
 from preceptor_services.settings import ServiceSettings
+from preceptor_services.templates import PromptError
 from preceptor_services.web import ProblemError, base_app, problem_docs
 
 IdempotencyKey = Annotated[
@@ -198,7 +199,7 @@ class _Answering:
                 fingerprint = hashlib.sha256(body.model_dump_json().encode()).digest()
                 owner = request.state.caller.name
                 answer, replayed = await self._replays.once(key, fingerprint, work, owner=owner)
-        except (UnjudgeableError, KeyReusedError) as error:
+        except (UnjudgeableError, KeyReusedError, PromptError) as error:
             raise ProblemError(422, str(error)) from None
         except EngineError as error:
             raise ProblemError(503, str(error), retry_after_s=_RETRY_AFTER_S) from None

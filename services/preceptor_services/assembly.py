@@ -44,15 +44,14 @@ class Engines:
 
     async def wait_ready(self) -> None:
         """Returns when enough engines answer, at once if they do."""
-        waiting = [asyncio.ensure_future(engine.wait_ready()) for engine in self._engines]
-        try:
-            while not self.ready:
-                await asyncio.wait(
-                    [task for task in waiting if not task.done()] or waiting, return_when=asyncio.FIRST_COMPLETED
-                )
-        finally:
-            for task in waiting:
-                task.cancel()
+        while not self.ready:
+            # Those that are away now: one that was there before may have been lost since.
+            waiting = [asyncio.ensure_future(engine.wait_ready()) for engine in self._engines if not engine.ready]
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in waiting:
+                    task.cancel()
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The verdict cache: answers that the teacher gave before to the very same question, kept in Redis.
 
 In: keys of questions (see `cache_key`). Out: the answers that are there. Only answers that were read are put in.
-Guarantees: two questions share a key only if teacher and weights, rubric, prompt and sampling are all the same. A
-Redis that is away makes every question a miss and delays none for more than a moment: it is left alone for a while
-after an error. Raises nothing. Waits for Redis, as briefly as `brief_redis` does.
+Guarantees: two questions share a key only if teacher and weights, room for thoughts, rubric, prompt and sampling are
+all the same; weights of which nobody knows the revision are told apart by where the server loaded them from. A Redis
+that is away makes every question a miss and delays none for more than a moment: it is left alone for a while after an
+error. Raises nothing. Waits for Redis, as briefly as `brief_redis` does.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any, Self
 from redis.exceptions import RedisError
 
 from preceptor_services.brief_redis import brief_redis
-from preceptor_services.engine import Answer, Generation, Prompt, Teacher
+from preceptor_services.engine import Answer, Generation, Prompt, Served
 from preceptor_services.metrics import Metrics
+from preceptor_services.settings import Reasoning
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +31,11 @@ _REST_S = 5.0
 """How long Redis is left alone after an error."""
 
 
-def cache_key(teacher: Teacher, rubric_hash: str, prompt: Prompt, generation: Generation) -> str:
+def cache_key(
+    served: Served, thinking: tuple[Reasoning, int], rubric_hash: str, prompt: Prompt, generation: Generation
+) -> str:
     """What a question and all that decides its answer have in common with nothing else."""
-    content = [asdict(teacher), rubric_hash, asdict(prompt), asdict(generation)]
+    content = [asdict(served), thinking, rubric_hash, asdict(prompt), asdict(generation)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

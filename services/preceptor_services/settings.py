@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
+from yarl import URL
 
 from preceptor_client.contract import MAX_SAMPLES, AxisName, Identifier, Order, Sampling, ScheduleName
 from preceptor_client.tracing import TracingSettings
@@ -43,6 +44,7 @@ class Settings(BaseModel):
 
 
 def _base_url(url: str) -> str:
+    URL(url)  # raises ValueError if it is none
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
@@ -94,6 +96,12 @@ class EngineSettings(Settings):
     unbound, so that decoding is not constrained either."""
     reasoning_tokens: Annotated[int, Field(ge=0)] = 2048
     """Room for the thought beyond a rubric's `max_tokens`, where there is one."""
+
+    @model_validator(mode="after")
+    def _credentials_are_given_once(self) -> Self:
+        if self.api_key is not None and any(URL(url).user is not None for url in self.urls):
+            raise ValueError("api_key cannot go with a user in urls: leave one of them out")
+        return self
 
 
 class JudgingSettings(Settings):
@@ -155,7 +163,7 @@ class RewritingSettings(Settings):
     best_of_temperature: Annotated[float, Field(gt=0.0, le=2.0)] = 0.8
     """Where several are."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     samples: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = 1
     """Rewrites drawn for requests that do not say; the judge chooses among those that are usable."""
     axes: Annotated[tuple[AxisName, ...], Field(min_length=1), BeforeValidator(_several)] = ("quality", "safety")

@@ -3,12 +3,13 @@
 In: a template's text. Out: a `Compiled` template. Raises `PromptError` with the line.
 Guarantees: a template only puts texts together. Whoever may send a rubric with a request can neither reach into the
 process nor keep it busy: there are no calls, no arithmetic, no loops inside loops, only conditions, one loop at a time
-over what is given, and a few filters.
+over the candidates, and a few filters; nothing is nested deeply, and no text is shown without end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from jinja2 import StrictUndefined, Template, TemplateSyntaxError, UndefinedError, nodes
@@ -19,6 +20,13 @@ _FILTERS = {"trim", "lower", "upper", "capitalize", "length", "default", "first"
 _TESTS = {"defined", "undefined", "none"}
 _ATTRIBUTES = {"number", "text", "index", "first", "last", "length"}
 """Of a candidate and of `loop`."""
+_LOOPED = "candidates"
+_DEEPEST = 32
+"""Jinja's time grows with the third power of the depth."""
+_MOST_OFTEN = 32
+"""That a template may name a text, which may be long, in prompts of which there may be many."""
+_FENCE = "fence"
+"""Is short, and stands around every text and every example."""
 _NODES = (
     nodes.Template,
     nodes.Output,
@@ -72,8 +80,13 @@ def compile_prompt(text: str, variables: Collection[str]) -> Compiled:
         raise PromptError(f"is not a Jinja template: {error.message}", error.lineno) from None
     except RecursionError:
         raise PromptError("is nested too deeply", 1) from None
-    for node, loops in _walk(parsed, 0):
-        if (what := _objection(node, loops)) is not None:
+    except ValueError as error:  # a number of too many digits
+        raise PromptError(f"is not a Jinja template: {error}", 1) from None
+    named: Counter[str] = Counter()
+    for node, depth, loops in _walk(parsed, 0, 0):
+        if isinstance(node, nodes.Name):
+            named[node.name] += 1
+        if (what := _objection(node, depth, loops, named)) is not None:
             raise PromptError(what, node.lineno)
     if unknown := sorted(find_undeclared_variables(parsed) - set(variables)):
         raise PromptError(
@@ -86,12 +99,13 @@ def compile_prompt(text: str, variables: Collection[str]) -> Compiled:
 
 
 def render(compiled: Compiled, **values: object) -> str:
-    """The prompt. Raises PromptError for what only rendering can find: an attribute that is not there."""
+    """The prompt. Raises PromptError for what only rendering can find: an attribute that is not there, a text compared
+    with a number."""
     if compiled.parts is not None:
         return "".join([part if isinstance(part, str) else str(values[part.name]) for part in compiled.parts])
     try:
         return compiled.template.render(values)
-    except UndefinedError as error:
+    except (UndefinedError, TypeError) as error:
         raise PromptError(str(error), 1) from None
 
 
@@ -109,26 +123,34 @@ def _plain_parts(parsed: nodes.Template) -> tuple[str | _Variable, ...] | None:
     return tuple(parts)
 
 
-def _objection(node: nodes.Node, loops: int) -> str | None:
+def _objection(node: nodes.Node, depth: int, loops: int, named: Mapping[str, int]) -> str | None:
+    if depth > _DEEPEST:
+        return "is nested too deeply"
     if isinstance(node, nodes.Filter) and node.name not in _FILTERS:
         return f"the filter {node.name!r} is not allowed: use one of {', '.join(sorted(_FILTERS))}"
     if isinstance(node, nodes.Test) and node.name not in _TESTS:
         return f"the test {node.name!r} is not allowed: use one of {', '.join(sorted(_TESTS))}"
     if isinstance(node, nodes.Getattr) and node.attr not in _ATTRIBUTES:
         return f"the attribute {node.attr!r} is not allowed: use one of {', '.join(sorted(_ATTRIBUTES))}"
-    if isinstance(node, nodes.For) and (loops or node.recursive or not isinstance(node.iter, nodes.Name)):
-        return "a loop must run over a plain variable, and not inside another loop"
+    if isinstance(node, nodes.For) and (loops or node.recursive or not _is_looped(node.iter)):
+        return f"a loop must run over {_LOOPED}, and not inside another loop"
+    if isinstance(node, nodes.Name) and node.name != _FENCE and named[node.name] > _MOST_OFTEN:
+        return f"{node.name!r} is named more than {_MOST_OFTEN} times"
     if not isinstance(node, _NODES):
         return f"{type(node).__name__} is not allowed: a prompt has variables, conditions, and loops over candidates"
     return None
 
 
-def _walk(node: nodes.Node, loops: int) -> Iterator[tuple[nodes.Node, int]]:
-    """Every node, with the number of loops around it."""
-    yield node, loops
+def _is_looped(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.Name) and node.name == _LOOPED
+
+
+def _walk(node: nodes.Node, depth: int, loops: int) -> Iterator[tuple[nodes.Node, int, int]]:
+    """Every node, with its depth and the number of loops around it."""
+    yield node, depth, loops
     inside = loops + isinstance(node, nodes.For)
     for child in node.iter_child_nodes():
-        yield from _walk(child, inside)
+        yield from _walk(child, depth + 1, inside)
 
 
 def _line(parsed: nodes.Template, name: str) -> int:

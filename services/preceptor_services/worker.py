@@ -87,8 +87,10 @@ class Worker:
         try:
             await _unless(stopped, self._queue.open_group())
             log.info("worker started: consumer %s, %d cohorts at once", self._consumer, self._concurrency)
-            while not stop.is_set():
+            while not (stop.is_set() or renewing.done()):
                 await self._turn(stopped)
+            if renewing.done():
+                renewing.result()  # raises what ended it: cohorts without a lease would be judged again and again
         finally:
             await self._drain()
             renewing.cancel()

@@ -111,7 +111,7 @@ async def test_a_replica_that_dies_is_replaced_and_gets_its_cohorts_back(teacher
         return found
 
     async with watched(metrics, teacher_vllm.url, relay.url) as engine:
-        assert engine.teacher.revision.startswith("sha256:")
+        assert engine.served.teacher.revision.startswith("sha256:")
         expected = [answer.texts for answer in await ask(engine, "first")]
         assert all(text.strip() in ("safe", "unsafe") for (text,) in expected)
         home = await through_the_relay(engine)

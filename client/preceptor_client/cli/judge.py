@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ConfigDict, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from preceptor_client.bulk import batched, direct
@@ -33,6 +33,7 @@ from preceptor_client.cli.common import CommandError, print_json, settings_with,
 from preceptor_client.cli.tables import rubrics_table, verdict_tables
 from preceptor_client.config import describe
 from preceptor_client.contract import (
+    MAX_CANDIDATES,
     Cohort,
     JudgeRequest,
     JudgeResponse,
@@ -67,7 +68,7 @@ class PlainCohort(Message):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prefix: Text
-    candidates: tuple[Text, ...]
+    candidates: Annotated[tuple[Text, ...], Field(min_length=1, max_length=MAX_CANDIDATES)]
     reference: Text | None = None
 
 

@@ -56,6 +56,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _tell(f"{error}; set PRECEPTOR_API_KEY", 1)
     except _TOLD as error:
         return _tell(str(error), 1)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        return _tell(f"{error.filename or 'the system'}: {error.strerror or error}", 1)
     except _ARGUMENT_ERROR as error:
         return _tell(f"{error.format_message()} (see --help)", 2)  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):

@@ -128,12 +128,13 @@ class JudgeRequest(Message):
 class Votes(Message):
     """The answers behind a score.
 
-    Pointwise: one count per sampled answer. Pairwise: one per comparison this candidate took part in, over both orders
-    (`tied` includes pairs whose two orders disagree). Listwise: `placed 1`, `placed 2`, ... or `best` and `not best`.
+    Pointwise: one count per sampled answer. Pairwise: one per candidate that this one was compared with, in whatever
+    orders (`tied` includes pairs whose two orders disagree). Listwise: `placed 1`, `placed 2`, ... or `best` and
+    `not best`.
     """
 
     counts: dict[str, int] = Field(default_factory=dict)
-    """Pointwise: verdict label -> answers. Pairwise: won / lost / tied -> comparisons. Listwise: place -> answers."""
+    """Pointwise: verdict label -> answers. Pairwise: won / lost / tied -> candidates. Listwise: place -> answers."""
     unreadable: Count = 0
     """Answers that named no verdict."""
     failed: Count = 0

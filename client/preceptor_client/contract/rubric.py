@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from preceptor_client.contract.base import AxisName, Message, Share
 
 MAX_PROMPT_CHARS = 32_768
+Label = Annotated[str, Field(max_length=128)]
+"""Every answer is searched for it."""
 
 Endpoint = Literal["completion", "chat"]
 Parser = Literal["exact", "final_line", "json"]
@@ -55,7 +57,7 @@ class RubricSpec(Message):
     """The text to complete, or the user's message."""
     system: Annotated[str, Field(max_length=MAX_PROMPT_CHARS)] | None = None
     """The system message, for `chat`."""
-    labels: Annotated[dict[str, Share], Field(max_length=64)] = Field(default_factory=dict)
+    labels: Annotated[dict[Label, Share], Field(max_length=64)] = Field(default_factory=dict)
     """Verdict -> score; in pairwise rubrics the score of `a`: 1, 0 or 0.5. Listwise rubrics have none: the verdict is a
     candidate's number, or all of them in order."""
     parser: Parser

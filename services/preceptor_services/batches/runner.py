@@ -68,11 +68,12 @@ class BatchRunner:
         self._in_hand: dict[asyncio.Task[None], Item] = {}
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled. Raises QueueMisfit if waiting for this Redis does not help."""
         renewing = asyncio.create_task(self._keep_leases())
         try:
-            while True:
+            while not renewing.done():
                 await self._turn()
+            renewing.result()  # raises what ended it: items without a lease would be judged again and again
         finally:
             renewing.cancel()
             await self._give_back()

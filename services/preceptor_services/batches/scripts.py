@@ -1,11 +1,11 @@
 """The atomic steps of the batch store, as Lua for Redis >= 6.2. Each is whole or has not happened.
 
-A batch `ref` (`<owner>/<id>`) is four keys, which expire together:
+A batch `ref` (`<owner>/<id>`) is four keys, which expire together; no id holds a slash:
 
     <prefix><ref>           hash: state, total, done, failed, next, fingerprint, created_at, expires_at
-    <prefix><ref>:items     hash: index -> request, for items that have no result yet
-    <prefix><ref>:attempts  hash: index -> how often the item was taken, `e` and index -> the last attempt's error
-    <prefix><ref>:results   stream: result number n has the id n-0; the last entry is the batch's end
+    <prefix><ref>/items     hash: index -> request, for items that have no result yet
+    <prefix><ref>/attempts  hash: index -> how often the item was taken, `e` and index -> the last attempt's error
+    <prefix><ref>/results   stream: result number n has the id n-0; the last entry is the batch's end
 
 All batches share four more: `open` (list of batches with items that nobody has begun), `leases` (sorted set of items
 in hand, `<ref>#<index>`, by the time in ms at which they may be taken over), `waiting` (hash: items without a result
@@ -36,9 +36,9 @@ end
 local function finish(ref, state)
   local batch = prefix .. ref
   redis.call('HSET', batch, 'state', state)
-  redis.call('XADD', batch .. ':results', (redis.call('HGET', batch, 'done') + 1) .. '-0', 'end', state)
-  redis.call('PEXPIREAT', batch .. ':results', redis.call('HGET', batch, 'expires_at'))
-  redis.call('DEL', batch .. ':items', batch .. ':attempts')
+  redis.call('XADD', batch .. '/results', (redis.call('HGET', batch, 'done') + 1) .. '-0', 'end', state)
+  redis.call('PEXPIREAT', batch .. '/results', redis.call('HGET', batch, 'expires_at'))
+  redis.call('DEL', batch .. '/items', batch .. '/attempts')
   redis.call('LREM', open, 0, ref)
   forget(ref)
 end
@@ -64,9 +64,9 @@ if ahead > 0 and ahead + count > tonumber(ARGV[5]) then
 end
 redis.call('HSET', batch, 'state', 'running', 'total', count, 'done', 0, 'failed', 0, 'next', 0,
   'fingerprint', fingerprint, 'created_at', ARGV[6], 'expires_at', ARGV[7])
-redis.call('RENAME', staged, batch .. ':items')
+redis.call('RENAME', staged, batch .. '/items')
 redis.call('PEXPIREAT', batch, ARGV[7])
-redis.call('PEXPIREAT', batch .. ':items', ARGV[7])
+redis.call('PEXPIREAT', batch .. '/items', ARGV[7])
 redis.call('RPUSH', open, ref)
 redis.call('HSET', waiting, ref, count)
 redis.call('HINCRBY', waiting, 'total', count)
@@ -86,9 +86,9 @@ local last = redis.call('XREVRANGE', wake, '+', '-', 'COUNT', 1)
 local taken = {last[1] and last[1][1] or '0-0'}
 local free = count
 local function lease(ref, index)
-  local item = redis.call('HGET', prefix .. ref .. ':items', index)
+  local item = redis.call('HGET', prefix .. ref .. '/items', index)
   if item then
-    local attempts = prefix .. ref .. ':attempts'
+    local attempts = prefix .. ref .. '/attempts'
     redis.call('ZADD', leases, at + ARGV[3], ref .. '#' .. index)
     local attempt = redis.call('HINCRBY', attempts, index, 1)
     if attempt == 1 then redis.call('PEXPIREAT', attempts, redis.call('HGET', prefix .. ref, 'expires_at')) end
@@ -127,17 +127,17 @@ SETTLE = (
 local ref, index = ARGV[2], ARGV[3]
 local batch = prefix .. ref
 drop(ref, index)
-if redis.call('HDEL', batch .. ':items', index) == 0 then return 0 end
-redis.call('HDEL', batch .. ':attempts', index, 'e' .. index)
+if redis.call('HDEL', batch .. '/items', index) == 0 then return 0 end
+redis.call('HDEL', batch .. '/attempts', index, 'e' .. index)
 local done = redis.call('HINCRBY', batch, 'done', 1)
 redis.call('HINCRBY', batch, 'failed', ARGV[5])
-redis.call('XADD', batch .. ':results', done .. '-0', 'result', ARGV[4])
+redis.call('XADD', batch .. '/results', done .. '-0', 'result', ARGV[4])
 redis.call('HINCRBY', waiting, ref, -1)
 redis.call('HINCRBY', waiting, 'total', -1)
 if done == tonumber(redis.call('HGET', batch, 'total')) then
   finish(ref, 'done')
 elseif done == 1 then
-  redis.call('PEXPIREAT', batch .. ':results', redis.call('HGET', batch, 'expires_at'))
+  redis.call('PEXPIREAT', batch .. '/results', redis.call('HGET', batch, 'expires_at'))
 end
 return 1
 """
@@ -151,7 +151,7 @@ RENEW = (
 local at, lost = now(), {}
 for place = 3, #ARGV, 2 do
   local ref, index = ARGV[place], ARGV[place + 1]
-  if redis.call('HEXISTS', prefix .. ref .. ':items', index) == 1 then
+  if redis.call('HEXISTS', prefix .. ref .. '/items', index) == 1 then
     redis.call('ZADD', leases, at + ARGV[2], ref .. '#' .. index)
   else
     drop(ref, index)
@@ -170,14 +170,14 @@ RELEASE = (
 for place = 3, #ARGV, 2 do
   local ref, index = ARGV[place], ARGV[place + 1]
   local lease = ref .. '#' .. index
-  if redis.call('HEXISTS', prefix .. ref .. ':items', index) == 0 then
+  if redis.call('HEXISTS', prefix .. ref .. '/items', index) == 0 then
     drop(ref, index)
   elseif tonumber(redis.call('ZSCORE', leases, lease) or 0) > 0 then  -- else only the answer to a first try was lost
     redis.call('ZADD', leases, 0, lease)
     if ARGV[2] == '' then
-      redis.call('HINCRBY', prefix .. ref .. ':attempts', index, -1)
+      redis.call('HINCRBY', prefix .. ref .. '/attempts', index, -1)
     else
-      redis.call('HSET', prefix .. ref .. ':attempts', 'e' .. index, ARGV[2])
+      redis.call('HSET', prefix .. ref .. '/attempts', 'e' .. index, ARGV[2])
     end
   end
 end

@@ -111,3 +111,5 @@ async def _work_off(runner: BatchRunner) -> None:
         await runner.run()
     except QueueMisfit as error:
         log.error("no batch is worked off until this service is restarted: %s", error)
+    except Exception:
+        log.exception("no batch is worked off until this service is restarted")

@@ -139,7 +139,7 @@ class BatchStore:
 
     async def results_after(self, owner: str, batch_id: str, number: int) -> AsyncIterator[Numbered]:
         """The results there are, from the one after `number` on, in the order in which they became ready."""
-        stream = f"{self._prefix}{owner}/{batch_id}:results"
+        stream = f"{self._prefix}{owner}/{batch_id}/results"
         more = True
         while more:
             entries: Any = await self._redis.xrange(stream, min=f"({number}-0", count=_PAGE)
@@ -153,7 +153,7 @@ class BatchStore:
     ) -> AsyncIterator[Numbered]:
         """As `results_after`, then each further result as it comes. Ends when the batch does, and within a second of
         `stop`; raises UnknownBatchError when it expires."""
-        stream = f"{self._prefix}{owner}/{batch_id}:results"
+        stream = f"{self._prefix}{owner}/{batch_id}/results"
         while stop is None or not stop.is_set():
             entries = await blocking_read(self._redis.xread({stream: f"{number}-0"}, count=_PAGE, block=_BLOCK_MS))
             for numbered in _results(entries):

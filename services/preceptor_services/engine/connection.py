@@ -17,6 +17,7 @@ import httpx
 from yarl import URL
 
 from preceptor_client import tracing
+from preceptor_client.masking import shown
 from preceptor_services.engine.errors import EngineError
 from preceptor_services.engine.protocol import failure_of
 from preceptor_services.metrics import Metrics
@@ -95,11 +96,14 @@ class Pool:
 
 
 class Connection:
-    """To one server, by `transport` or a pool of its own. `name` is the server's host and port."""
+    """To one server, by `transport` or a pool of its own. `name` is the server's host and port, and its path if it has
+    one; `url` is for messages: its password is left out."""
 
     def __init__(self, url: str, settings: EngineSettings, metrics: Metrics, transport: Transport | None) -> None:
-        self.url = url
-        self.name = str(URL(url).host_port_subcomponent)
+        target = URL(url)
+        self.url = shown(url)
+        self.name = f"{target.host_port_subcomponent}{target.raw_path.rstrip('/')}"
+        self._base = url
         self._transport = transport or Pool(url, settings)
         self._timeout_s = settings.timeout_s
         self._metrics = metrics
@@ -115,7 +119,7 @@ class Connection:
         started = time.monotonic()
         self._metrics.engine_calls.inc()
         try:
-            reply = await self._transport.exchange(method, self.url + path, content, patience_s)
+            reply = await self._transport.exchange(method, self._base + path, content, patience_s)
         except aiohttp.ConnectionTimeoutError:
             raise EngineError("unreachable", f"no connection to the engine at {self.url}") from None
         except TimeoutError:

@@ -29,10 +29,10 @@ from preceptor_services.engine.errors import REPEATABLE, EngineError
 from preceptor_services.engine.gathering import Call
 from preceptor_services.engine.hashing import ranked
 from preceptor_services.engine.protocol import Answer, Generation, Prompt
-from preceptor_services.engine.replica import Replica, Served, Teacher
+from preceptor_services.engine.replica import Replica, Served
 from preceptor_services.metrics import Metrics
 from preceptor_services.priority import Priority
-from preceptor_services.settings import EngineSettings
+from preceptor_services.settings import EngineSettings, Reasoning
 
 _FIRST_PAUSE_S = 0.2
 _KEPT_OUT_PAUSE_S = 15.0
@@ -80,11 +80,17 @@ class Engine:
         return self._served is not None
 
     @property
-    def teacher(self) -> Teacher:
-        """Who answers. Raises EngineError before the engine was ready for the first time."""
+    def served(self) -> Served:
+        """What answers. Raises EngineError before the engine was ready for the first time."""
         if self._served is None:
             raise EngineError("unreachable", f"the engine is not ready: {self.trouble}")
-        return self._served.teacher
+        return self._served
+
+    @property
+    def thinking(self) -> tuple[Reasoning, int]:
+        """How the teacher thinks before it answers a chat, and with how much room."""
+        reasoning = self._settings.reasoning
+        return reasoning, 0 if reasoning == "none" else self._settings.reasoning_tokens
 
     @property
     def trouble(self) -> str | None:
@@ -144,17 +150,20 @@ class Engine:
         max_prompts: int,
         affinity: str = "",
         priority: Priority = Priority.INTERACTIVE,
+        served: Served | None = None,
     ) -> tuple[list[Answer], Usage]:
         """An answer for every prompt, in order. Completion prompts travel `max_prompts` to a request.
 
-        Calls of one `affinity` (a cohort's id) share a replica; those without one go where least is to be done.
-        `deadline` is in the event loop's time: what is open then comes back with an error.
+        Calls of one `affinity` (a cohort's id) share a replica; those without one go where least is to be done. Nothing
+        but `served` answers, what is served now if it is left out. `deadline` is in the event loop's time: what is open
+        then comes back with an error.
         """
         size = max_prompts if generation.endpoint == "completion" else 1
         chunks = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+        served = served or self._served
         return await self._all(
             [
-                _Call(chunk, generation, priority, size, deadline=deadline, affinity=affinity, served=self._served)
+                _Call(chunk, generation, priority, size, deadline=deadline, affinity=affinity, served=served)
                 for chunk in chunks
             ]
         )

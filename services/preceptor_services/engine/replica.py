@@ -87,9 +87,9 @@ class Replica:
         transport: Transport | None = None,
     ) -> None:
         self._connection = Connection(url, settings, metrics, transport)
-        self.url = url
+        self.url = self._connection.url
         self.name = self._connection.name
-        self.trouble: str | None = f"the engine at {url} has not answered yet"
+        self.trouble: str | None = f"the engine at {self.url} has not answered yet"
         """Why it is not ready; None when it is."""
         self.answered_at = float("-inf")
         """When it last gave a good answer, in the event loop's time."""

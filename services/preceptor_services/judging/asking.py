@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from preceptor_client.contract import LISTWISE, Mode, RubricSpec, Sampling, Usage
 from preceptor_services.cache import VerdictCache, cache_key
-from preceptor_services.engine import Answer, Engine, EngineError, Generation
+from preceptor_services.engine import Answer, Engine, EngineError, Generation, Served
 from preceptor_services.judging.findings import Heard
 from preceptor_services.judging.modes import Question
 from preceptor_services.metrics import Metrics
@@ -48,6 +48,8 @@ class Asker:
     """Asks by one rubric for one cohort; an instance is used as `modes.Ask`."""
 
     engine: Engine
+    served: Served
+    """What the cohort began with; nothing else answers."""
     metrics: Metrics
     rubric: Rubric
     sampling: Sampling
@@ -89,8 +91,8 @@ class Asker:
         answers: list[Answer | None] = [None] * len(questions)
         keys: list[str] = []
         if cache is not None:
-            teacher = self.engine.teacher
-            keys = [cache_key(teacher, self.rubric.hash, question.prompt, generation) for question in questions]
+            by = self.served, self.engine.thinking
+            keys = [cache_key(*by, self.rubric.hash, question.prompt, generation) for question in questions]
             answers = await cache.get(keys)
         open_ = [place for place, answer in enumerate(answers) if answer is None]
         self.usage += Usage(cached=len(questions) - len(open_))
@@ -102,6 +104,7 @@ class Asker:
                 max_prompts=self.max_prompts,
                 affinity=self.affinity,
                 priority=self.priority,
+                served=self.served,
             )
             self.usage += cost
             for place, answer in zip(open_, asked, strict=True):

@@ -38,6 +38,7 @@ from preceptor_services.metrics import Metrics
 from preceptor_services.priority import Priority
 from preceptor_services.rubrics import Rubric, RubricBook
 from preceptor_services.settings import JudgingSettings
+from preceptor_services.templates import PromptError
 from preceptor_services.traces import judging
 
 
@@ -93,12 +94,15 @@ class Judge:
         because the engine was lost."""
         rubrics = self.check(request)
         with judging(request, self._settings) as judged:
-            return judged(await self._judge(request, rubrics, priority, whole))
+            try:
+                return judged(await self._judge(request, rubrics, priority, whole))
+            except PromptError as error:
+                raise UnjudgeableError(f"rubrics: no prompt can be made of these texts: {error}") from None
 
     async def _judge(
         self, request: JudgeRequest, rubrics: Sequence[Rubric], priority: Priority, whole: bool
     ) -> JudgeResponse:
-        teacher = self._engine.teacher
+        served = self._engine.served
         clock = asyncio.get_running_loop().time
         started = clock()
         deadline = started + min(request.deadline_s or self._settings.deadline_s, self._settings.deadline_s)
@@ -109,6 +113,7 @@ class Judge:
         askers = [
             Asker(
                 engine=self._engine,
+                served=served,
                 metrics=self._metrics,
                 rubric=rubric,
                 sampling=sampling,
@@ -149,8 +154,8 @@ class Judge:
             pairwise = rubric.spec.mode is Mode.PAIRWISE
             reports[rubric.spec.axis] = AxisReport(
                 provenance=Provenance(
-                    teacher=teacher.name,
-                    revision=teacher.revision,
+                    teacher=served.teacher.name,
+                    revision=served.teacher.revision,
                     rubric=rubric.name,
                     rubric_hash=rubric.hash,
                     sampling=sampling,

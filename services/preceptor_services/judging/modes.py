@@ -1,7 +1,8 @@
 """The ways of judging an axis: pointwise, pairwise by a schedule, listwise. Each asks, and says what the answers mean.
 
 In: a rubric, a cohort's texts, and `ask`, which puts questions to the teacher. Out: a `Judgement` with a finding per
-distinct text. Guarantees: a question that failed or could not be read contributes to no score. Waits for `ask`.
+distinct text. Guarantees: a question that failed or could not be read contributes to no score, nor does its counterpart
+in the other order. Waits for `ask`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
+from statistics import fmean
 from typing import Literal
 
 from preceptor_client.contract import Comparison, Mode, Order, ScheduleName, Votes
@@ -156,9 +158,11 @@ async def _listwise(rubric: Rubric, texts: Texts, pairing: Pairing, ask: Ask) ->
     rationale = next((heard.rationale for heard in answers if heard.rationale), None)
     findings = []
     for index in range(count):
-        own = [place[index] for of_order in places for place in of_order]
-        votes = Votes(counts=dict(Counter(place.name for place in own)), unreadable=unreadable, failed=failed)
-        score = sum(place.score for place in own) / len(own) if own else None
+        own = [[place[index] for place in of_order] for of_order in places]
+        counts = Counter(place.name for of_order in own for place in of_order)
+        votes = Votes(counts=dict(counts), unreadable=unreadable, failed=failed)
+        # Each order counts alike, and one alone for nothing: a liking for a place would be taken for a verdict.
+        score = fmean(fmean(place.score for place in of_order) for of_order in own) if all(own) else None
         findings.append(Finding(score, votes, error, rationale))
     return Judgement(findings, _agreement(places))
 

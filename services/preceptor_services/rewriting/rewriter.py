@@ -104,7 +104,7 @@ class Rewriter:
 
     async def rewrite(self, request: RewriteRequest, *, priority: Priority = Priority.INTERACTIVE) -> RewriteResponse:
         """The teacher's version of `request.suffix`."""
-        teacher = self._engine.teacher
+        served = self._engine.served
         deadline = asyncio.get_running_loop().time() + min(
             request.deadline_s or self._settings.deadline_s, self._settings.deadline_s
         )
@@ -117,13 +117,14 @@ class Rewriter:
             self._generation(request.max_tokens, sampling),
             deadline=deadline,
             priority=priority,
+            served=served,
         )
         read = [read_sample(text, passage, self._neutraliser, self._settings) for text in answer.texts]
         self._metrics.count_samples([one.fault if isinstance(one, Objection) else "usable" for one in read])
         usable = _distinct(one for one in read if isinstance(one, Sample))
         provenance = Provenance(
-            teacher=teacher.name,
-            revision=teacher.revision,
+            teacher=served.teacher.name,
+            revision=served.teacher.revision,
             rubric=self._rubric.name,
             rubric_hash=self._rubric.hash,
             sampling=sampling,

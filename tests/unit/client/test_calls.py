@@ -85,6 +85,18 @@ def test_equal_content_has_an_equal_key_and_other_content_another() -> None:
     assert judge_call(a_request(), SETTINGS, "mine").idempotency_key == "mine"
 
 
+def test_what_is_to_be_judged_anew_is_no_repeat_of_an_earlier_call() -> None:
+    anew = a_request().model_copy(update={"cache": "bypass"})
+    calls = [judge_call(anew, SETTINGS, None) for _ in range(2)]
+    keys = [[call.arguments()["headers"]["Idempotency-Key"] for _ in range(2)] for call in calls]
+    assert keys[0][0] == keys[0][1], "every attempt of a call has the same"
+    assert keys[0] != keys[1]
+
+
+def test_a_key_is_no_longer_than_services_take() -> None:
+    assert len(judge_call(a_request("c" * 128), SETTINGS, None).idempotency_key or "") <= 128
+
+
 def test_the_read_time_out_follows_the_requests_deadline() -> None:
     with_deadline = judge_call(a_request(deadline_s=300), SETTINGS, None).arguments()["timeout"]
     assert with_deadline.read == 310

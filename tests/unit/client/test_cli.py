@@ -50,10 +50,13 @@ def test_no_command_shows_all_commands(capsys: pytest.CaptureFixture[str]) -> No
         (["judge", "--axis", "Not An Axis", "a", "b"], 1, "axes.0"),
         (["judge", "--votes", "3", "a", "b"], 1, "set a temperature"),
         (["judge", "--url", CLOSED, "a", "b"], 1, "cannot be reached"),
+        (["judge", "--url", "http://[::1", "a", "b"], 1, "judge_url: is no URL"),
+        (["judge", "--url", "http://judge:port", "a", "b"], 1, "judge_url: is no URL: Invalid port: 'port'"),
         (["rewrite", "a"], 1, "needs a prefix and a suffix"),
         (["rewrite", "a", ""], 1, "suffix: "),
         (["up"], 1, "needs a teacher"),
         (["up", "--nano", "--teacher", "x"], 1, "needs a teacher"),
+        (["up", "--nano", "--dir", "/proc/nope"], 1, "/proc/nope: No such file or directory"),
         (["queue", "status", "--redis", "redis://127.0.0.1:9/0"], 1, "cannot ask Redis at redis://127.0.0.1:9/0"),
         (["queue", "status", "--redis", "mysql://x"], 1, "cannot ask Redis at mysql://x"),
         (["bench", "no-such"], 1, "no benchmark 'no-such'"),
@@ -82,13 +85,13 @@ def test_the_first_error_of_a_file_is_told_and_the_others_are_in_the_output(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, output = tmp_path / "cohorts.jsonl", tmp_path / "verdicts.jsonl"
-    file.write_text('{"prefix": "p"}\n[]\n')
+    file.write_text('{"prefix": "p"}\n[]\n{"prefix": "p", "candidates": []}\n')
     assert run(["judge", str(file), "-o", str(output)]) == 1
     first, summary = capsys.readouterr().err.splitlines()
     assert first.startswith(f"{file}:1 ")
     assert "candidates: is missing" in first
-    assert summary == "2 lines, 2 errors"
-    assert len(output.read_text().splitlines()) == 2
+    assert summary == "3 lines, 3 errors"
+    assert len(output.read_text().splitlines()) == 3
 
 
 def test_a_wrong_environment_variable_is_told(

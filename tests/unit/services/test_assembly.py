@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import pytest
 from pydantic import ValidationError
@@ -32,6 +33,36 @@ async def test_enough_engines_make_a_panel_ready(
         await asyncio.wait([both], timeout=0.05)
         assert not both.done()
         both.cancel()
+
+
+class Wavering:
+    """An engine that is ready while its event is set, and counts who begins to wait for that."""
+
+    def __init__(self) -> None:
+        self.up = asyncio.Event()
+        self.waits = 0
+
+    @property
+    def ready(self) -> bool:
+        return self.up.is_set()
+
+    async def wait_ready(self) -> None:
+        self.waits += 1
+        await self.up.wait()
+
+
+async def test_an_engine_that_is_lost_while_another_is_waited_for_is_waited_for_without_a_spin() -> None:
+    first, second = Wavering(), Wavering()
+    first.up.set()
+    both = asyncio.create_task(Engines(cast("list[Engine]", [first, second]), 2).wait_ready())
+    await asyncio.sleep(0)
+    first.up.clear()
+    second.up.set()
+    await asyncio.wait([both], timeout=0.02)
+    assert not both.done()
+    assert (first.waits, second.waits) == (1, 1)
+    first.up.set()
+    await asyncio.wait_for(both, 5)
 
 
 async def test_the_settings_make_a_judge_or_a_panel_that_runs() -> None:

@@ -163,7 +163,7 @@ async def test_what_cannot_be_judged_is_a_problem_and_the_rest_goes_on(store: Ba
 
 async def test_an_item_of_another_version_is_a_problem(store: BatchStore, metrics: Metrics, redis: Redis) -> None:
     await store.submit("me", batch(1))
-    [key] = [key async for key in redis.scan_iter(match="*:items")]
+    [key] = [key async for key in redis.scan_iter(match="*/items")]
     await redis.hset(key, "0", '{"from": "the future"}')
     async with working(store, ScriptedJudge(), metrics):
         [result] = await results(store)

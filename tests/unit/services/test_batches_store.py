@@ -243,7 +243,7 @@ async def test_every_key_of_a_batch_expires_and_what_is_shared_stays_bounded(
     [item] = await store.take(1, LEASE_MS)
     await store.settle(item, result_of(item))
     keys = [key async for key in redis.scan_iter(match=f"{namespace}:batch:*")]
-    assert sorted(keys) == [f"{namespace}:batch:me/b{part}" for part in ("", ":items", ":results")]
+    assert sorted(keys) == [f"{namespace}:batch:me/b{part}" for part in ("", "/items", "/results")]
     assert {3590 < await redis.ttl(key) <= 3600 for key in keys} == {True}
     await store.cancel("me", "b")
     shared = {key async for key in redis.scan_iter(match=f"{namespace}:batches:*")}
@@ -265,6 +265,21 @@ async def test_an_expired_batch_leaves_nothing_waiting(
         await store.status("me", "b")
     with pytest.raises(UnknownBatchError):
         await drained(store, "me", "b")
+
+
+async def test_a_batch_is_kept_apart_from_those_whose_ids_look_like_its_parts(store: BatchStore) -> None:
+    await store.submit("me", batch(2, "a"))
+    with pytest.raises(UnknownBatchError):
+        await store.status("me", "a:items")
+    names = ["b:results", "b:items", "b:attempts", "b"]
+    await store.cancel("me", "a")
+    for name in names:
+        await store.submit("me", batch(2, name))
+    for item in await store.take(8, LEASE_MS):
+        assert await store.settle(item, result_of(item))
+    for name in names:
+        assert (await store.status("me", name)).state is BatchState.DONE
+        assert [each.number async for each in store.follow("me", name, 0)] == [1, 2]
 
 
 async def test_a_line_separator_in_a_result_stays_within_its_line(store: BatchStore) -> None:

@@ -4,10 +4,28 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from preceptor_services.batching import Batcher
-from preceptor_services.engine import Engine, Generation, Prompt
+from preceptor_services.engine import Engine, EngineError, Generation, Prompt, Served, Teacher
 from preceptor_services.priority import Priority
 
 ONE_TOKEN = Generation("completion", max_tokens=1)
+
+
+async def test_a_question_that_waited_while_the_teacher_changed_is_answered_by_no_other(
+    open_engine: Callable[..., Awaitable[Engine]], faulty_server: type
+) -> None:
+    engine = await open_engine(server := faulty_server(), retries=0)
+    batcher, deadline = Batcher(engine, max_prompts=2), asyncio.get_running_loop().time() + 20
+    before, other = engine.served, Served(Teacher("teacher", "other weights"))
+    asking = asyncio.create_task(batcher.ask(Prompt("old"), ONE_TOKEN, deadline=deadline, served=before))
+    await asyncio.sleep(0)
+    replica = engine._replicas[0]
+    replica.lose(EngineError("broken", "restarted"))
+    engine._admit(replica, other)
+    asking_anew = asyncio.create_task(batcher.ask(Prompt("new"), ONE_TOKEN, deadline=deadline, served=other))
+    answer, _ = await asking
+    assert "the teacher changed" in (answer.error or "")
+    assert (await asking_anew)[0].error is None
+    assert [body["prompt"] for body in server.bodies] == [["new"]]
 
 
 async def test_a_batch_is_as_urgent_as_its_most_urgent_question(

@@ -13,14 +13,15 @@ from redis.asyncio import Redis
 from preceptor_client.contract import JudgeRequest, Sampling
 from preceptor_client.stack import claim_port
 from preceptor_services.cache import VerdictCache, cache_key
-from preceptor_services.engine import Answer, Engine, Generation, Prompt, Teacher
+from preceptor_services.engine import Answer, Engine, Generation, Prompt, Served, Teacher
 from preceptor_services.judging import Judge
 from preceptor_services.metrics import Metrics
 from preceptor_services.rubrics import load_rubrics
-from preceptor_services.settings import JudgingSettings
+from preceptor_services.settings import JudgingSettings, Reasoning
 
 OpenEngine = Callable[..., Awaitable[Engine]]
-TEACHER = Teacher("teacher", "r1")
+SERVED = Served(Teacher("teacher", "r1"))
+THINKING: tuple[Reasoning, int] = ("none", 0)
 GENERATION = Generation(endpoint="completion", max_tokens=1, labels=("safe", "unsafe"), constraint="tokens")
 ANSWER = Answer(texts=(" safe", "unsafe\u2028"), reasoning=(None, "hm"), cut_off=(True, False), bound=True)
 
@@ -54,19 +55,22 @@ async def test_an_entry_that_is_none_is_a_miss(cache: VerdictCache, redis: Redis
 def test_a_key_stands_for_all_that_decides_an_answer() -> None:
     prompt = Prompt("text", "system")
     keys = {
-        cache_key(TEACHER, "rubric", prompt, GENERATION),
-        cache_key(replace(TEACHER, revision="r2"), "rubric", prompt, GENERATION),
-        cache_key(replace(TEACHER, name="other"), "rubric", prompt, GENERATION),
-        cache_key(TEACHER, "other", prompt, GENERATION),
-        cache_key(TEACHER, "rubric", Prompt("text"), GENERATION),
-        cache_key(TEACHER, "rubric", Prompt("other", "system"), GENERATION),
+        cache_key(SERVED, THINKING, "rubric", prompt, GENERATION),
+        cache_key(Served(Teacher("teacher", "r2")), THINKING, "rubric", prompt, GENERATION),
+        cache_key(Served(Teacher("other", "r1")), THINKING, "rubric", prompt, GENERATION),
+        cache_key(replace(SERVED, root="org/other"), THINKING, "rubric", prompt, GENERATION),
+        cache_key(SERVED, ("parsed", 1024), "rubric", prompt, GENERATION),
+        cache_key(SERVED, ("parsed", 2048), "rubric", prompt, GENERATION),
+        cache_key(SERVED, THINKING, "other", prompt, GENERATION),
+        cache_key(SERVED, THINKING, "rubric", Prompt("text"), GENERATION),
+        cache_key(SERVED, THINKING, "rubric", Prompt("other", "system"), GENERATION),
         *(
-            cache_key(TEACHER, "rubric", prompt, replace(GENERATION, **change))
+            cache_key(SERVED, THINKING, "rubric", prompt, replace(GENERATION, **change))
             for change in ({"n": 2}, {"temperature": 0.5}, {"top_p": 0.5}, {"seed": 1}, {"max_tokens": 2})
         ),
     }
-    assert len(keys) == 11
-    assert cache_key(TEACHER, "rubric", Prompt("text", "system"), GENERATION) in keys
+    assert len(keys) == 14
+    assert cache_key(SERVED, THINKING, "rubric", Prompt("text", "system"), GENERATION) in keys
 
 
 def request(**fields: object) -> JudgeRequest:

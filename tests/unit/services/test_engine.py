@@ -207,10 +207,10 @@ async def test_readiness_needs_an_answered_request_and_a_served_model(faulty_ser
             await engine.prepare([ONE_TOKEN])
         assert not engine.ready
         with pytest.raises(EngineError, match="not ready"):
-            _ = engine.teacher
+            _ = engine.served.teacher
         await engine.prepare([ONE_TOKEN])
         assert engine.ready
-        assert (engine.teacher.name, engine.teacher.revision) == ("teacher", "unknown")
+        assert (engine.served.teacher.name, engine.served.teacher.revision) == ("teacher", "unknown")
     async with Engine(EngineSettings(model="other"), metrics, Scripted(server)) as engine:
         with pytest.raises(EngineError, match=r"'other' is not served .* which has teacher"):
             await engine.prepare([ONE_TOKEN])

@@ -211,7 +211,7 @@ async def test_replicas_with_a_given_revision_may_lie_in_different_places(cluste
     cluster.roots |= {"a": "/models/here", "b": "/models/there"}
     async with watched(cluster, metrics, revision="v7") as engine:
         assert engine.trouble is None
-        assert engine.teacher.revision == "v7"
+        assert engine.served.teacher.revision == "v7"
 
 
 async def test_when_the_others_are_gone_other_weights_may_answer_but_no_cohort_that_began_before(
@@ -230,6 +230,20 @@ async def test_when_the_others_are_gone_other_weights_may_answer_but_no_cohort_t
         assert "the teacher changed" in (error or "")
         assert await ask(engine, "second", affinity="x") == [None]
         assert cluster.asked("first") == ["a"]
+
+
+async def test_what_is_asked_of_one_teacher_is_answered_by_no_other(cluster: Cluster, metrics: Metrics) -> None:
+    cluster.down.add("b")
+    cluster.roots["b"] = "org/other"
+    async with watched(cluster, metrics, urls=["http://a", "http://b"], retries=0) as engine:
+        served = engine.served
+        cluster.down = {"a"}
+        replicas(engine)[0].lose(EngineError("unreachable", "gone"))
+        await until(lambda: ready_urls(engine) == {"http://b"})
+        (error,) = await ask(engine, "again", affinity="x", served=served)
+        assert "the teacher changed" in (error or "")
+        assert cluster.asked("again") == []
+        assert await ask(engine, "again", affinity="x") == [None]
 
 
 async def test_the_urgent_go_first(cluster: Cluster, metrics: Metrics) -> None:
@@ -322,3 +336,30 @@ async def test_a_server_that_refuses_or_has_enough_to_do_is_not_lost(
         cluster.servers["a"].faults += [httpx.Response(status)] * 5
         assert None not in await ask(engine, *["good"] * 5)
         assert engine.ready
+
+
+async def test_servers_behind_one_address_are_told_apart_by_their_paths(cluster: Cluster, metrics: Metrics) -> None:
+    async def route(request: httpx.Request) -> httpx.Response:
+        _, host, path = request.url.path.split("/", 2)
+        return await cluster(httpx.Request(request.method, f"http://{host}/{path}", content=request.content))
+
+    settings = EngineSettings(urls=("http://gateway/a", "http://gateway/b/v1"))
+    async with Engine(settings, metrics, Scripted(route)) as engine:
+        await engine.prepare([ONE_TOKEN])
+        for number in range(20):
+            assert await ask(engine, f"cohort{number}.", affinity=f"cohort-{number}") == [None]
+        assert [replica.name for replica in replicas(engine)] == ["gateway/a", "gateway/b"]
+    assert {host for number in range(20) for host in cluster.asked(f"cohort{number}.")} == {"a", "b"}
+
+
+async def test_a_servers_password_is_not_shown(metrics: Metrics) -> None:
+    async def nobody(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    settings = EngineSettings(urls=("http://user:secret@teacher:8000",))
+    async with Engine(settings, metrics, Scripted(nobody)) as engine:
+        trouble = engine.trouble
+        with pytest.raises(EngineError) as raised:
+            await engine.prepare([ONE_TOKEN])
+    assert "http://user:***@teacher:8000" in (trouble or "")
+    assert "secret" not in f"{trouble} {raised.value}"

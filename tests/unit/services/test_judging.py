@@ -19,7 +19,7 @@ from preceptor_client.contract import (
     Sampling,
     Status,
 )
-from preceptor_services.engine import Engine, EngineError
+from preceptor_services.engine import Engine, EngineError, Served, Teacher
 from preceptor_services.judging import Judge, UnjudgeableError
 from preceptor_services.metrics import Metrics
 from preceptor_services.rubrics import load_rubrics
@@ -221,6 +221,16 @@ async def test_a_request_may_bring_a_rubric(open_judge: OpenJudge, faulty_server
     assert server.bodies[0]["messages"] == [{"role": "user", "content": "How long? so short"}]
 
 
+async def test_a_rubric_that_makes_no_prompt_of_the_texts_is_the_requests_fault(
+    open_judge: OpenJudge, faulty_server: type
+) -> None:
+    judge = await open_judge(server := faulty_server())
+    spec = load_rubrics("nano").defaults["safety"].spec.model_copy(update={"prompt": "{{ candidate | first }}"})
+    with pytest.raises(UnjudgeableError, match="no prompt can be made of these texts: No first item"):
+        await judge.judge(request("good", "", axes=["safety"], rubrics={"safety": spec}))
+    assert not server.bodies
+
+
 async def test_a_service_may_refuse_rubrics_of_requests(open_judge: OpenJudge, faulty_server: type) -> None:
     judge = await open_judge(faulty_server(), request_rubrics=False)
     spec = load_rubrics("nano").defaults["safety"].spec
@@ -305,6 +315,27 @@ async def test_who_can_ask_again_is_told_that_the_engine_was_lost(
     response = await judge.judge(request("good", "bad", axes=["safety"]))
     if isinstance(fault, httpx.Response):
         assert statuses(response, "safety") == [Status.OK, Status.OK]
+
+
+async def test_no_cohort_is_finished_by_another_teacher_than_began_it(
+    open_engine: OpenEngine, faulty_server: type, metrics: Metrics
+) -> None:
+    other = Served(Teacher("teacher", "other weights"))
+
+    def answer(prompt: str) -> str:
+        if engine.served != other:  # it is restarted once it has answered the first round
+            replica = engine._replicas[0]
+            replica.lose(EngineError("broken", "restarted"))
+            engine._admit(replica, other)
+        return "A"
+
+    engine = await open_engine(faulty_server(answer=answer), retries=0)
+    judge = Judge(engine, load_rubrics("nano"), JudgingSettings(), metrics)
+    knockout = request("good 1", "good 2", "bad 1", "bad 2", axes=["quality"], schedule="knockout", detail=True)
+    report = (await judge.judge(knockout)).axes["quality"]
+    assert [each.outcome for each in report.comparisons] == ["first"] * 4 + ["failed"] * 4
+    assert report.provenance.revision == "unknown"
+    assert (await judge.judge(knockout)).axes["quality"].provenance.revision == "other weights"
 
 
 async def test_what_is_refused_fails_though_one_could_ask_again(open_judge: OpenJudge, faulty_server: type) -> None:

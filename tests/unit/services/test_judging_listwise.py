@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
+import httpx
 import pytest
 
 from preceptor_client.contract import JudgeRequest, JudgeResponse, Status
@@ -86,6 +88,32 @@ async def test_a_judge_that_goes_by_place_prefers_nobody(
     response = await ask(lambda prompt: answer, mode, "fair", "bad", "good")
     assert scores(response) == expected
     assert response.axes["quality"].position_consistency == 0.0
+
+
+@pytest.mark.parametrize("lost", ["failed", "abstained"])
+async def test_one_order_alone_is_no_verdict(ask: Ask, lost: str) -> None:
+    """Or a judge that goes by place would prefer the candidate that it was shown first."""
+
+    def answer(prompt: str) -> str:
+        if shown(prompt)[0] == "good" and lost == "failed":
+            raise httpx.ConnectError("gone")
+        return '{"reasoning": "", "verdict": "1"}' if shown(prompt)[0] == "fair" else "no idea"
+
+    response = await ask(answer, "best_of", "fair", "bad", "good")
+    assert scores(response) == [None] * 3
+    assert {verdict.status.value for verdict in response.verdicts} == {lost}
+
+
+async def test_both_orders_count_alike_however_many_of_their_votes_can_be_read(ask: Ask) -> None:
+    asked = Counter[str]()
+
+    def answer(prompt: str) -> str:
+        asked[prompt] += 1
+        return "no idea" if shown(prompt)[0] == "good" and asked[prompt] > 1 else '{"reasoning": "", "verdict": "1"}'
+
+    response = await ask(answer, "best_of", "fair", "bad", "good", sampling={"votes": 4, "temperature": 1.0})
+    assert response.verdicts[0].votes.counts == {"best": 4, "not best": 1}
+    assert scores(response) == [0.5, 0.0, 0.5]
 
 
 async def test_candidates_with_one_text_share_a_place(ask: Ask) -> None:

@@ -19,9 +19,13 @@ pytestmark = pytest.mark.usefixtures("kept_logging")
         (["judge", "--rubrics=nan"], "judge: rubrics: 'nan' is neither a packaged set"),
         (["worker", "--engine.concurrency=many"], "engine.concurrency: Input should be a valid integer"),
         (["rewrite", "--engine.uri=http://x"], "engine.uri: there is no such key"),
+        (["rewrite", "--rewriting.seed=-1"], "rewriting.seed: Input should be greater than or equal to 0"),
         (["judge", "--config", "/no/such.yaml"], "cannot read the configuration /no/such.yaml"),
         (["judge", "engine.urls=x"], "write it as --section.key=value"),
         (["judge", "--engine.urls=redis://x"], "engine.urls"),
+        (["judge", "--engine.urls=http://teacher:99999"], "engine.urls.0: Port out of range"),
+        (["judge", "--engine.urls=http://[::1"], "engine.urls.0: Invalid IPv6 URL"),
+        (["judge", "--engine.urls=http://u:p@x", "--engine.api_key=k"], "engine: api_key cannot go with a user"),
         (["judge", "--port", "70000"], "judge: cannot listen at 127.0.0.1:70000: ports go from 0 to 65535"),
     ],
 )

@@ -130,6 +130,7 @@ def test_the_hash_changes_with_anything_that_changes_the_question_or_its_reading
         ("quality.yaml", {"prompt_file": "none.jinja"}, r"none\.jinja: cannot be read"),
         ("safety.yaml", {"labels": {"yes": 1, "YES": 0}}, "differ in more than case"),
         ("safety.yaml", {"labels": {"yes": 2, "no": 0}}, r"labels\.yes"),
+        ("safety.yaml", {"labels": {"y" * 129: 1, "no": 0}}, "at most 128 characters"),
         ("safety.yaml", {"system_file": "safety.jinja"}, "system needs endpoint: chat"),
         ("set.yaml", {"control_tokens": ["answer"]}, "'answer' needs one of"),
         ("rewrite.yaml", {"join_words": -1}, r"rewrite\.yaml:\d+: join_words"),

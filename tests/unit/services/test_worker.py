@@ -17,7 +17,8 @@ import pytest
 from redis.asyncio import Redis
 
 from preceptor_client.contract import Candidate, Cohort, JudgeRequest, JudgeResponse, JudgeTask, Status
-from preceptor_client.queue import CohortQueue, QueueOperations, QueueStatus, connect
+from preceptor_client.queue import CohortQueue, QueueMisfit, QueueOperations, QueueStatus, connect
+from preceptor_client.queue import queue as queue_module
 from preceptor_client.stack import Stack, redis_part
 from preceptor_services import quarantine as quarantine_module
 from preceptor_services import worker as worker_module
@@ -379,6 +380,26 @@ async def test_a_cohort_is_held_for_as_long_as_it_takes(
         assert await shared.queue.take("another", lease_ms=300) == [], "a second later its lease is still held"
         server.hold.set()
         await shared.answered(1)
+
+
+async def test_a_worker_that_cannot_hold_its_cohorts_ends(
+    shared: Shared, open_engine: OpenEngine, faulty_server: type, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def renew(*_: object) -> None:
+        raise QueueMisfit("this user may not do what the queue needs")
+
+    monkeypatch.setattr(shared.queue, "renew", renew)
+    monkeypatch.setattr(queue_module, "BLOCK_MS", 50)
+    engine = await open_engine(server := faulty_server())
+    server.hold = asyncio.Event()
+    await shared.submit(task("cohort"))
+    with pytest.raises(QueueMisfit, match="may not"):  # noqa: PT012 - it ends by itself
+        async with working(shared, engine, metrics, lease_s=0.3, grace_s=0.0):
+            await server.arrived(1)
+            async with asyncio.timeout(10):
+                while (await shared.status()).workers:  # noqa: ASYNC110 - it says so when it leaves
+                    await asyncio.sleep(0.01)
+    assert (await shared.status()).waiting == 1
 
 
 async def test_what_a_dead_worker_held_is_taken_over(
