@@ -112,7 +112,7 @@ class TrainLoop:
         )
         self._position = resumed.position if resumed else Position()
         self._sampler = Sampler(config, parts.codec, parts.engine, resumed.samplings if resumed else 0, parts.thoughts)
-        self._growth = (resumed and resumed.growth) or begun(config.pool)
+        self._growth = begun(config.pool, resumed.growth if resumed else None)
         self._issued: dict[str, PreparedWindow] = {}
         """Every cohort that was admitted and has not ended, in the order of admission."""
         self._drops: list[tuple[Position, str, str, str]] = []
