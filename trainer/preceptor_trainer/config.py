@@ -405,6 +405,8 @@ class TrainConfig(Section):
             )
         if self.pool.controller and not (self.judged and self.pool.rollouts):
             raise ValueError("pool.controller adds rollouts as the judges choose them: set pool.rollouts, ask judges")
+        if self.pool.controller and self.pool.size == self.pool.rollouts:
+            raise ValueError("pool.controller begins with one rollout alone: set pool.original or pool.rewrite as well")
         if self.deterministic and (self.staleness.limit or self.device != "cpu" or self.rollouts.engine != "torch"):
             raise ValueError("deterministic needs staleness.limit=0, device=cpu and rollouts.engine=torch")
         if self.optimizer.warmup_steps > self.steps:

@@ -78,6 +78,7 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         (["--objective.name=grpo", "--objective.prefer=[original, rollout]"], r"prefer is for dpo"),
         (["--pool.controller={}", "--pool.rollouts=0", "--pool.rewrite=true"], r"set pool.rollouts, ask judges"),
         (["--pool.controller={}", "--objective.prefer=[original, rollout]"], r"ask judges"),
+        (["--pool.controller={}", "--pool.original=false"], r"begins with one rollout alone: set pool.original"),
         (["--controls=[{token: a, share: 0.5, axes: {safety: 1}}]"], "name two or more"),
         ([f"--controls=[{SAFE}, {SAFE}]"], "each with a token of its own"),
         (
