@@ -95,6 +95,7 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         ([f"--controls=[{SAFE}, {RAW}]", "--objective.name=nll", "--pool.rollouts=0"], r"dpo, rf_nll or grpo"),
         (["--data.min_prefix_tokens=9", "--data.prefix_tokens=8"], r"min_prefix_tokens \(9\) is above prefix_tokens"),
         (["--optimizer.warmup_steps=11"], r"warmup_steps is above steps"),
+        (["--optimizer.betas=[0.9, 1.0]"], r"optimizer.betas.1"),
         (["--judge.axes={}"], "judge.axes"),
         (["--thoughts={}"], r"thoughts: the original has none .*set pool.original=false"),
         (
