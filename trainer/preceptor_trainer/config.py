@@ -379,8 +379,8 @@ class TrainConfig(Section):
             if name in blind:
                 raise ValueError(f"guards.{name} watches {blind[name]}: leave it out")
         guard = self.guards.held_out_nll
-        if guard and (read := self.held_out(guard)).place in self.data.places:
-            raise ValueError(f"guards.held_out_nll would read what is trained on ({read.path}): set its path")
+        if guard and (not (read := self.held_out(guard)).path or read.place in self.data.places):
+            raise ValueError(f"guards.held_out_nll would read what is trained on ({self.data.name}): set its path")
         return self
 
     @model_validator(mode="after")

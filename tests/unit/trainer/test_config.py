@@ -23,6 +23,7 @@ SMALLEST: dict[str, Any] = {
 
 SAFE = "{token: <safe>, share: 0.5, axes: {safety: 1.0}}"
 RAW = "{token: <raw>, share: 0.5, prefer: [original, rollout]}"
+MIXTURE = "--data={path: '', mixture: [{path: a}, {path: b}]}"
 
 
 def load(tmp_path: Path, *overrides: str, **values: Any) -> TrainConfig:
@@ -118,6 +119,8 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         ),
         (["--guards.held_out_nll.rise=0.1"], r"would read what is trained on \(documents.jsonl\)"),
         (["--guards.held_out_nll={rise: 0.1, split: test}"], "would read what is trained on"),
+        ([MIXTURE, "--guards.held_out_nll.rise=0.1"], r"would read what is trained on \(a, b\): set its path"),
+        ([MIXTURE, "--guards.held_out_nll={rise: 0.1, split: test}"], r"set its path"),
     ],
 )
 def test_what_does_not_fit_is_told_by_key(tmp_path: Path, overrides: list[str], message: str) -> None:
