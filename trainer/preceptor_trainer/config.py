@@ -373,8 +373,9 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _guards_have_readings(self) -> Self:
-        blind = dict.fromkeys(() if self.pool.rollouts else OF_ROLLOUTS, "rollouts, and pool.rollouts is 0")
-        blind |= dict.fromkeys(() if self.judged else OF_VERDICTS, f"verdicts, and {self.objective.name} has none")
+        of_cohorts = OF_ROLLOUTS + OF_VERDICTS
+        blind = dict.fromkeys(() if self.judged else of_cohorts, "what judges have answered, and none is asked")
+        blind |= dict.fromkeys(() if self.pool.rollouts else OF_ROLLOUTS, "rollouts, and pool.rollouts is 0")
         for name in self.guards.on:
             if name in blind:
                 raise ValueError(f"guards.{name} watches {blind[name]}: leave it out")

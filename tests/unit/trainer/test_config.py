@@ -115,7 +115,11 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         ),
         (
             ["--guards.abstention.above=0.5", "--objective.name=nll", "--pool={rollouts: 0}"],
-            r"guards.abstention watches verdicts, and nll has none",
+            r"guards.abstention watches what judges have answered, and none is asked",
+        ),
+        (
+            ["--guards.entropy.fall=0.5", "--objective.prefer=[original, rollout]"],
+            r"guards.entropy watches what judges have answered, and none is asked",
         ),
         (["--guards.held_out_nll.rise=0.1"], r"would read what is trained on \(documents.jsonl\)"),
         (["--guards.held_out_nll={rise: 0.1, split: test}"], "would read what is trained on"),
