@@ -16,7 +16,6 @@ from preceptor_client.contract import (
     MAX_CANDIDATES,
     AxisName,
     Composition,
-    Gate,
     Identifier,
     Order,
     Origin,
@@ -24,7 +23,7 @@ from preceptor_client.contract import (
     Sampling,
     ScheduleName,
 )
-from preceptor_client.contract.composition import check_guards
+from preceptor_client.contract.composition import Gates, Weights, check_guards
 from preceptor_client.masking import MaskedUrl, Secret
 from preceptor_client.tracing import TracingSettings
 from preceptor_trainer.controls import ControlConfig, check_controls, control_of
@@ -97,11 +96,9 @@ class JudgeConfig(Section):
     redis_url: MaskedUrl = "redis://127.0.0.1:6379/0"
     bound: Positive = 1024
     namespace: str = "preceptor"
-    axes: dict[AxisName, Weight] = Field(
-        default_factory=lambda: {"quality": 1.0, "safety": 1.0, "factuality": 1.0}, min_length=1
-    )
+    axes: Weights = Field(default_factory=lambda: {"quality": 1.0, "safety": 1.0, "factuality": 1.0})
     """Axis -> its weight in the composite score."""
-    gates: tuple[Gate, ...] = ()
+    gates: Gates = ()
     """What a candidate must not fail, whatever its scores; see `preceptor_client.contract.composition`."""
     rubrics: dict[AxisName, RubricName] = Field(default_factory=dict)
     """For these axes, another of the judge's rubrics than its default."""

@@ -98,6 +98,7 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         (["--optimizer.warmup_steps=11"], r"warmup_steps is above steps"),
         (["--optimizer.betas=[0.9, 1.0]"], r"optimizer.betas.1"),
         (["--judge.axes={}"], "judge.axes"),
+        (["--judge.axes.quality=2000"], "judge.axes.quality"),
         (["--thoughts={}"], r"thoughts: the original has none .*set pool.original=false"),
         (
             ["--thoughts={open: '<t>', close: '<t>'}", "--pool.original=false"],
