@@ -369,6 +369,15 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _rubrics_are_for_what_is_judged(self) -> Self:
+        asked = {axis for _, composition in self.compositions for axis in composition.axes}
+        if unknown := sorted(self.judge.rubrics.keys() - asked):
+            raise ValueError(
+                f"judge.rubrics names {', '.join(unknown)}, which is not judged: set its weight, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _guards_have_readings(self) -> Self:
         of_cohorts = OF_ROLLOUTS + OF_VERDICTS
         blind = dict.fromkeys(() if self.judged else of_cohorts, "what judges have answered, and none is asked")

@@ -146,7 +146,7 @@ class Judges:
                     reference=self._codec.decode(cohort.window.suffix),
                 ),
                 axes=composition.axes,
-                rubrics=dict(config.rubrics),
+                rubrics={axis: rubric for axis, rubric in config.rubrics.items() if axis in composition.axes},
                 schedule=config.schedule,
                 order=config.order,
                 composition=composition,

@@ -99,6 +99,7 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         (["--optimizer.betas=[0.9, 1.0]"], r"optimizer.betas.1"),
         (["--judge.axes={}"], "judge.axes"),
         (["--judge.axes.quality=2000"], "judge.axes.quality"),
+        (["--judge.rubrics={fun: own/fun}"], r"judge.rubrics names fun, which is not judged: set its weight"),
         (["--thoughts={}"], r"thoughts: the original has none .*set pool.original=false"),
         (
             ["--thoughts={open: '<t>', close: '<t>'}", "--pool.original=false"],
