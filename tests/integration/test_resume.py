@@ -144,6 +144,21 @@ async def test_a_run_told_to_stop_keeps_its_last_step_and_goes_on_from_there(
     assert [line["step"] for line in metrics(settings)] == list(range(1, done + 3))
 
 
+async def test_a_run_stopped_again_and_again_keeps_its_newest_checkpoints_alone(config: Build) -> None:
+    settings = config(objective={"name": "nll"}, pool={"rollouts": 0}, steps=10_000, checkpoint={"keep": 1})
+
+    async def part() -> None:
+        done, stop = len(metrics(settings)), asyncio.Event()
+        running = asyncio.create_task(run(settings, "resume", stop))
+        await until(lambda: len(metrics(settings)) > done)
+        stop.set()
+        assert not await running
+
+    await part()
+    await part()
+    assert [path.name for path in (settings.out / "checkpoints").iterdir()] == [f"step-{len(metrics(settings)):08d}"]
+
+
 async def test_what_makes_it_another_run_is_refused_and_what_does_not_is_said(
     redis: Redis, config: Build, capfd: pytest.CaptureFixture[str]
 ) -> None:

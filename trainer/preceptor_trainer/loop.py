@@ -150,7 +150,7 @@ class TrainLoop:
             await _end({learn, *others})
             self._write_drops()
         if self._boundary and self._boundary.step > self._kept:
-            await self._save(step_directory(self._config.out, self._boundary.step), self._boundary)
+            await self._keep(self._boundary)
         if not learn.result() and failure:
             raise failure
         return learn.result()
@@ -224,8 +224,7 @@ class TrainLoop:
             self._version = self._learner.version
             await self._release()
             if (every := self._config.checkpoint.every) and self._version % every == 0:
-                await self._save(step_directory(self._config.out, self._version), self._boundary)
-                prune(self._config.out, self._config.checkpoint.keep)
+                await self._keep(self._boundary)
         await self._save(self._config.out / "final", self._boundary or self._state())
         return True
 
@@ -351,6 +350,11 @@ class TrainLoop:
             config=self._resolved,
             guards=self._watch.state,
         )
+
+    async def _keep(self, state: TrainerState) -> None:
+        """As one of the newest checkpoints."""
+        await self._save(step_directory(self._config.out, state.step), state)
+        prune(self._config.out, self._config.checkpoint.keep)
 
     async def _save(self, target: Path, state: TrainerState) -> None:
         with self._telemetry.clock("saving"):
