@@ -17,6 +17,7 @@ from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.learner import UpdateStats
 from preceptor_trainer.metrics import Metrics, served
+from preceptor_trainer.objectives.selection import Dropped
 from preceptor_trainer.stall import Stall
 from preceptor_trainer.telemetry import Telemetry
 
@@ -26,7 +27,7 @@ UPDATE = UpdateStats(loss=0.5, lr=1e-3, grad_norm=2.0, tokens=10)
 ORIGINS = {"original", "rewrite", "rollout"}
 GUARDS = {"held_out_nll", "entropy", "length", "repetition", "discrimination", "abstention"}
 LABELS: dict[str, dict[str, set[str]]] = {
-    "preceptor_trainer_cohorts": {"outcome": {"trained", "tied", "unjudged", "dead", "unfit", "stale"}},
+    "preceptor_trainer_cohorts": {"outcome": {"trained", "tied", "unjudged", "malformed", "dead", "unfit", "stale"}},
     "preceptor_trainer_buffer_cohorts": {"state": {"outstanding", "ready"}},
     "preceptor_trainer_stage_seconds": {
         "stage": {"sampling", "waiting", "updating", "guarding", "syncing", "saving"},
@@ -40,7 +41,7 @@ LABELS: dict[str, dict[str, set[str]]] = {
     "preceptor_trainer_rejected": {"origin": ORIGINS},
     "preceptor_trainer_verdicts": {"status": {"ok", "abstained", "failed"}},
     "preceptor_trainer_rewrites": {
-        "outcome": {"rewritten", "unchanged", "refused", "failed", "unfit", "unreachable", "empty"}
+        "outcome": {"rewritten", "unchanged", "refused", "failed", "unfit", "unreachable", "empty", "malformed"}
     },
     "preceptor_trainer_redis_errors": {"kind": {"away", "full", "read_only"}},
     "preceptor_trainer_queue_events": {"event": {"resubmitted", "unknown"}},
@@ -94,6 +95,13 @@ def test_whatever_happens_brings_no_other_values(tmp_path: Path) -> None:
     assert value(metrics, "cohorts_total", outcome="tied") == 1
     assert value(metrics, "rewrites_total", outcome="unfit") == 1
     assert value(metrics, "guard_alarms_total", guard="entropy", action="warn") == 1
+
+
+def test_every_reason_to_drop_a_cohort_has_its_series() -> None:
+    metrics = Metrics()
+    for reason in Dropped:
+        metrics.count(reason)
+    assert [value(metrics, "cohorts_total", outcome=reason) for reason in Dropped] == [1] * len(Dropped)
 
 
 def test_the_bounds_of_a_run_are_there_before_its_first_update() -> None:
