@@ -321,6 +321,11 @@ class TrainConfig(Section):
             return [(1.0, self.judge.composition)]
         return [(each.share, each.composition) for each in self.controls if each.composition]
 
+    @property
+    def axes(self) -> set[str]:
+        """All that a judge is asked about."""
+        return {axis for _, composition in self.compositions for axis in composition.axes}
+
     def prefer(self, window: str) -> tuple[Origin, Origin] | None:
         """What of that window is chosen over what without a judge; None asks the judges."""
         control = self.control(window)
@@ -370,8 +375,7 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _rubrics_are_for_what_is_judged(self) -> Self:
-        asked = {axis for _, composition in self.compositions for axis in composition.axes}
-        if unknown := sorted(self.judge.rubrics.keys() - asked):
+        if unknown := sorted(self.judge.rubrics.keys() - self.axes):
             raise ValueError(
                 f"judge.rubrics names {', '.join(unknown)}, which is not judged: set its weight, or leave it out"
             )

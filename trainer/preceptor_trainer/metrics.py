@@ -204,7 +204,7 @@ class Metrics:
     @classmethod
     def of(cls, config: TrainConfig) -> Metrics:
         """Those of this run."""
-        metrics = cls(config.judge.axes if config.judged else ())
+        metrics = cls(config.axes if config.judged else ())
         metrics._info.info({"run": config.run, "objective": config.objective.name, "engine": config.rollouts.engine})
         metrics.last_step.set(config.steps)
         metrics.staleness_limit.set(config.staleness.limit)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,18 @@ def test_an_update_tells_what_it_trained_on_how_old_that_was_and_who_won(tmp_pat
         2,
     )
     assert value(metrics, "tokens_total", stage="updating") == 10
+
+
+def test_axes_that_count_behind_a_control_alone_or_in_a_gate_alone_are_told(tmp_path: Path) -> None:
+    gate = {"kind": "axis", "axis": "safety", "minimum": 0.0}
+    kind = {"token": "a", "share": 0.5, "axes": {"kindness": 1.0}, "gates": [gate]}
+    metrics = Metrics.of(config(controls=[kind, {"token": "b", "share": 0.5, "axes": {"quality": 1.0}}]))
+    scores = {axis: {"rollout-0": 0.5} for axis in ("kindness", "safety", "quality", "factuality")}
+    judged = Judged({}, scores, ROLLOUT, ORIGINAL)
+    with Telemetry(tmp_path, "r", 10, metrics) as telemetry:
+        telemetry.step(0, [replace(cohort(0), judged=judged)], UPDATE)
+    told = {axis: value(metrics, "score_ratio", axis=axis, origin="rollout") for axis in scores}
+    assert told == {"kindness": 0.5, "safety": 0.5, "quality": 0.5, "factuality": None}
 
 
 def test_verdicts_tell_abstention_and_how_far_the_best_is_from_the_worst(tmp_path: Path) -> None:
