@@ -64,6 +64,12 @@ from preceptor_trainer.traces import CohortTraces
 
 _STALL_S = 10.0
 """A learner that has waited so long for a batch says what for, and again after as long."""
+_UNASKED = {
+    Dropped.UNFIT: "candidates missing",
+    Dropped.TIED: "the two are the same",
+    Dropped.MALFORMED: "its thought is malformed",
+}
+"""Why a cohort is dropped that no judge is asked about."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +174,8 @@ class TrainLoop:
             if self._judges and prefer is None:
                 asked.append(cohort)
             else:
-                await self._take_in(cohort, select_by_origin(cohort, prefer), "candidates missing")
+                selected = select_by_origin(cohort, prefer)
+                await self._take_in(cohort, selected, _UNASKED[selected] if isinstance(selected, Dropped) else "")
         if self._judges is None or not asked:
             return
         self._board.sampled(asked)
