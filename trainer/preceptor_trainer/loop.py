@@ -33,10 +33,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from preceptor_client.queue import QueueStatus
 from preceptor_trainer.board import Board
@@ -225,9 +226,11 @@ class TrainLoop:
             self._boundary = self._trained(version, batch, update)
             if drifted:
                 raise drifted
-            with self._telemetry.clock("syncing"):
-                if self._engine:
-                    await self._engine.load(self._learner.model, self._learner.version)
+            if self._engine and self._learner.version < self._config.steps:  # nothing is sampled after the last
+                with self._telemetry.clock("syncing"):
+                    loading = self._engine.load(self._learner.model, self._learner.version)
+                    if not await _unless(halt, loading):
+                        return False
             self._version = self._learner.version
             await self._release()
             if (every := self._config.checkpoint.every) and self._version % every == 0:
@@ -375,6 +378,20 @@ class TrainLoop:
 async def _pass_on(stop: asyncio.Event, halt: asyncio.Event) -> None:
     await stop.wait()
     halt.set()
+
+
+async def _unless(halt: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether `work` was done before `halt` came, which breaks it off."""
+    working, halting = asyncio.create_task(work), asyncio.create_task(halt.wait())
+    try:
+        await asyncio.wait((working, halting), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        working.cancel()
+        halting.cancel()
+        await asyncio.gather(working, halting, return_exceptions=True)
 
 
 async def _end(tasks: set[asyncio.Task[None] | asyncio.Task[bool]]) -> None:
