@@ -268,6 +268,11 @@ async def test_what_waiting_cannot_help_is_an_error_at_once(
     assert vllm.asked["/collective_rpc"] == 1
 
 
+def test_an_address_that_is_none_is_an_error_that_names_the_setting() -> None:
+    with pytest.raises(EngineError, match=r"http://host:port is no address .*Invalid port.*: set rollouts\.vllm\.url"):
+        VllmServer("http://host:port", "policy", 1)
+
+
 async def test_patience_ends_and_says_how_to_go_on(vllm: ScriptedVllm, make_engine: Callable[..., VllmEngine]) -> None:
     engine = make_engine(patience_s=0.3)
     await engine.load(tiny_llama(1), 1)

@@ -92,14 +92,18 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 class VllmServer:
     """The server at `url` that serves `model`. An answer that takes longer than `watch_s` makes it look after the
-    server's health."""
+    server's health. Raises `EngineError` if `url` is none."""
 
     def __init__(self, url: str, model: str, timeout_s: float, *, watch_s: float = 5.0) -> None:
         self.url = shown(url.rstrip("/"))
         self._model = model
         self._timeout_s = timeout_s
         self._watch_s = watch_s
-        self._http = httpx.AsyncClient(base_url=url, limits=httpx.Limits())  # none: it is asked for a batch at once
+        try:
+            # Without limits: it is asked for all prefixes of a batch at once.
+            self._http = httpx.AsyncClient(base_url=url, limits=httpx.Limits())
+        except httpx.InvalidURL as error:
+            raise EngineError(f"{self.url} is no address of a server ({error}): set rollouts.vllm.url") from None
 
     async def close(self) -> None:
         await self._http.aclose()
