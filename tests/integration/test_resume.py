@@ -17,6 +17,7 @@ from preceptor_trainer.checkpoint import load_moments, load_state
 from preceptor_trainer.config import TrainConfig
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.ledger import read_ledger
+from preceptor_trainer.rollouts.torch_engine import TorchEngine
 from preceptor_trainer.run import run
 from rule_judge import Settle, answer, by_rule, judge, share_of_good_words
 from tiny_run import Build, finished, metrics, start_command, tiny_run, until
@@ -142,6 +143,41 @@ async def test_a_run_told_to_stop_keeps_its_last_step_and_goes_on_from_there(
         assert [path.name for path in (settings.out / "checkpoints").iterdir()] == [f"step-{done:08d}"]
         await run(settings.model_copy(update={"steps": done + 2}), "resume")
     assert [line["step"] for line in metrics(settings)] == list(range(1, done + 3))
+
+
+async def test_a_run_stopped_again_and_again_keeps_its_newest_checkpoints_alone(config: Build) -> None:
+    settings = config(objective={"name": "nll"}, pool={"rollouts": 0}, steps=10_000, checkpoint={"keep": 1})
+
+    async def part() -> None:
+        done, stop = len(metrics(settings)), asyncio.Event()
+        running = asyncio.create_task(run(settings, "resume", stop))
+        await until(lambda: len(metrics(settings)) > done)
+        stop.set()
+        assert not await running
+
+    await part()
+    await part()
+    assert [path.name for path in (settings.out / "checkpoints").iterdir()] == [f"step-{len(metrics(settings)):08d}"]
+
+
+async def test_a_run_told_to_stop_does_not_wait_for_a_policy_engine_that_is_away(
+    config: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loading = asyncio.Event()
+
+    class Away(TorchEngine):
+        async def load(self, model: Any, version: int) -> None:
+            loading.set()
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("preceptor_trainer.run.TorchEngine", Away)
+    settings, stop = config(objective={"prefer": ["original", "rollout"]}), asyncio.Event()
+    running = asyncio.create_task(run(settings, stop=stop))
+    await loading.wait()
+    stop.set()
+    async with asyncio.timeout(20):
+        assert not await running
+    assert load_state(settings.out / "checkpoints" / "step-00000001").step == 1
 
 
 async def test_what_makes_it_another_run_is_refused_and_what_does_not_is_said(

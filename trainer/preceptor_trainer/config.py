@@ -16,7 +16,6 @@ from preceptor_client.contract import (
     MAX_CANDIDATES,
     AxisName,
     Composition,
-    Gate,
     Identifier,
     Order,
     Origin,
@@ -24,7 +23,7 @@ from preceptor_client.contract import (
     Sampling,
     ScheduleName,
 )
-from preceptor_client.contract.composition import check_guards
+from preceptor_client.contract.composition import Gates, Weights, check_guards
 from preceptor_client.masking import MaskedUrl, Secret
 from preceptor_client.tracing import TracingSettings
 from preceptor_trainer.controls import ControlConfig, check_controls, control_of
@@ -97,11 +96,9 @@ class JudgeConfig(Section):
     redis_url: MaskedUrl = "redis://127.0.0.1:6379/0"
     bound: Positive = 1024
     namespace: str = "preceptor"
-    axes: dict[AxisName, Weight] = Field(
-        default_factory=lambda: {"quality": 1.0, "safety": 1.0, "factuality": 1.0}, min_length=1
-    )
+    axes: Weights = Field(default_factory=lambda: {"quality": 1.0, "safety": 1.0, "factuality": 1.0})
     """Axis -> its weight in the composite score."""
-    gates: tuple[Gate, ...] = ()
+    gates: Gates = ()
     """What a candidate must not fail, whatever its scores; see `preceptor_client.contract.composition`."""
     rubrics: dict[AxisName, RubricName] = Field(default_factory=dict)
     """For these axes, another of the judge's rubrics than its default."""
@@ -188,11 +185,14 @@ class ObjectiveConfig(Section):
         return self
 
 
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Section):
     """AdamW and its schedule."""
 
     lr: Weight = 3e-4
-    betas: tuple[Share, Share] = (0.9, 0.95)
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_steps: NonNegative = 0
@@ -321,6 +321,11 @@ class TrainConfig(Section):
             return [(1.0, self.judge.composition)]
         return [(each.share, each.composition) for each in self.controls if each.composition]
 
+    @property
+    def axes(self) -> set[str]:
+        """All that a judge is asked about."""
+        return {axis for _, composition in self.compositions for axis in composition.axes}
+
     def prefer(self, window: str) -> tuple[Origin, Origin] | None:
         """What of that window is chosen over what without a judge; None asks the judges."""
         control = self.control(window)
@@ -369,15 +374,24 @@ class TrainConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _rubrics_are_for_what_is_judged(self) -> Self:
+        if unknown := sorted(self.judge.rubrics.keys() - self.axes):
+            raise ValueError(
+                f"judge.rubrics names {', '.join(unknown)}, which is not judged: set its weight, or leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _guards_have_readings(self) -> Self:
-        blind = dict.fromkeys(() if self.pool.rollouts else OF_ROLLOUTS, "rollouts, and pool.rollouts is 0")
-        blind |= dict.fromkeys(() if self.judged else OF_VERDICTS, f"verdicts, and {self.objective.name} has none")
+        of_cohorts = OF_ROLLOUTS + OF_VERDICTS
+        blind = dict.fromkeys(() if self.judged else of_cohorts, "what judges have answered, and none is asked")
+        blind |= dict.fromkeys(() if self.pool.rollouts else OF_ROLLOUTS, "rollouts, and pool.rollouts is 0")
         for name in self.guards.on:
             if name in blind:
                 raise ValueError(f"guards.{name} watches {blind[name]}: leave it out")
         guard = self.guards.held_out_nll
-        if guard and (read := self.held_out(guard)).place in self.data.places:
-            raise ValueError(f"guards.held_out_nll would read what is trained on ({read.path}): set its path")
+        if guard and (not (read := self.held_out(guard)).path or read.place in self.data.places):
+            raise ValueError(f"guards.held_out_nll would read what is trained on ({self.data.name}): set its path")
         return self
 
     @model_validator(mode="after")
@@ -405,6 +419,8 @@ class TrainConfig(Section):
             )
         if self.pool.controller and not (self.judged and self.pool.rollouts):
             raise ValueError("pool.controller adds rollouts as the judges choose them: set pool.rollouts, ask judges")
+        if self.pool.controller and self.pool.size == self.pool.rollouts:
+            raise ValueError("pool.controller begins with one rollout alone: set pool.original or pool.rewrite as well")
         if self.deterministic and (self.staleness.limit or self.device != "cpu" or self.rollouts.engine != "torch"):
             raise ValueError("deterministic needs staleness.limit=0, device=cpu and rollouts.engine=torch")
         if self.optimizer.warmup_steps > self.steps:

@@ -19,9 +19,9 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from preceptor_client.contract import AxisName, Composition, Gate, Origin
-from preceptor_client.contract.composition import check_guards
-from preceptor_trainer.section import Section, Weight
+from preceptor_client.contract import Composition, Origin
+from preceptor_client.contract.composition import Gates, Weights, check_guards
+from preceptor_trainer.section import Section
 
 Token = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^\S+$")]
 
@@ -33,8 +33,8 @@ class ControlConfig(Section):
     """One token of the policy's tokenizer; one that it does not have is added to it, and to the model's embeddings."""
     share: Annotated[float, Field(gt=0, lt=1)]
     """Of the windows."""
-    axes: Annotated[dict[AxisName, Weight], Field(min_length=1)] | None = None
-    gates: tuple[Gate, ...] = ()
+    axes: Weights | None = None
+    gates: Gates = ()
     """In place of `judge.axes` and `judge.gates`."""
     prefer: tuple[Origin, Origin] | None = None
     """In place of a judge, for dpo and rf_nll: the first origin is chosen over the second. [original, rollout] goes on

@@ -9,7 +9,7 @@ often a rollout is learned from (SIP, arXiv 2601.21343).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from preceptor_client.contract import Origin
 from preceptor_trainer.cohorts import PolicyCohort
@@ -25,9 +25,12 @@ class Growth:
     won: int = 0
 
 
-def begun(pool: PoolConfig) -> Growth:
-    """At the start of a run."""
-    return Growth(1 if pool.controller else pool.rollouts)
+def begun(pool: PoolConfig, earlier: Growth | None = None) -> Growth:
+    """At the start of a run, or of its next part, whose pool may be another: where the `earlier` part had come to."""
+    if pool.controller is None:
+        return Growth(pool.rollouts)
+    earlier = earlier or Growth(1)
+    return replace(earlier, rollouts=min(max(earlier.rollouts, 1), pool.rollouts))
 
 
 def grown(growth: Growth, batch: Sequence[PolicyCohort], pool: PoolConfig) -> Growth:

@@ -68,6 +68,8 @@ class Judges:
         self._composition = composition
         self._in_detail = in_detail
         self._unanswered: dict[str, tuple[PolicyCohort, float]] = {}
+        self._submitting: set[str] = set()
+        """Of those, what waits for room: Redis need not know of it yet."""
         self._doubt = asyncio.Event()
 
     @property
@@ -93,7 +95,9 @@ class Judges:
         tasks = [(cohort, self._task(cohort)) for cohort in cohorts]
         now = time.monotonic()
         self._unanswered |= {cohort.id: (cohort, now) for cohort, task in tasks if task}
+        self._submitting = {cohort.id for cohort, task in tasks if task}
         await self._queue.submit_many([task for _, task in tasks if task])
+        self._submitting = set()
         return [cohort for cohort, task in tasks if not task]
 
     async def outcomes(self) -> AsyncGenerator[Answered, None]:
@@ -115,7 +119,8 @@ class Judges:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._doubt.wait(), _TEND_EVERY_S)
             self._doubt.clear()
-            missing = await self._queue.missing(self.run, list(self._unanswered))
+            submitted = [id for id in self._unanswered if id not in self._submitting]
+            missing = await self._queue.missing(self.run, submitted)
             again = [self._unanswered[id][0] for id in missing if id in self._unanswered]
             for _ in again:
                 self._count("resubmitted")
@@ -146,7 +151,7 @@ class Judges:
                     reference=self._codec.decode(cohort.window.suffix),
                 ),
                 axes=composition.axes,
-                rubrics=dict(config.rubrics),
+                rubrics={axis: rubric for axis, rubric in config.rubrics.items() if axis in composition.axes},
                 schedule=config.schedule,
                 order=config.order,
                 composition=composition,

@@ -93,6 +93,8 @@ class Learner:
         self._steps = steps
         self._ranks = ranks
         self._refresh_reference = refresh_reference
+        self._keeps_reference = refresh_reference is not None
+        """Whether the reference is, or will be, another than `model` was at the start."""
         self._scorer, self._reference = self._scorers()
         self._weights = dict(
             zip((name for name, _ in model.named_parameters()), self._scorer.parameters(), strict=True)
@@ -127,8 +129,8 @@ class Learner:
         return self._update(cohorts)
 
     def moments(self) -> Moments:
-        """The optimizer's, whole, and with them a reference that is refreshed; on one rank they are the optimizer's
-        own, which the next update changes.
+        """The optimizer's, whole, and with them a reference that is refreshed, or was; on one rank they are the
+        optimizer's own, which the next update changes.
         """
         self._ranks.tell("moments")
         return self._moments()
@@ -274,7 +276,7 @@ class Learner:
             for name, weights in self._weights.items():
                 if own := self.optimizer.state.get(weights):
                     gathered = {moment: whole(values) for moment, values in own.items()}
-                    if self._refresh_reference and name in self._reference_weights:
+                    if self._keeps_reference and name in self._reference_weights:
                         gathered[_REFERENCE] = whole(self._reference_weights[name])
                     if self._ranks.count == 1:
                         moments[name] = gathered
@@ -291,6 +293,7 @@ class Learner:
                     fill(weights, given.get(name), self._ranks)
                 for moment in names.get(name, ()):
                     if moment == _REFERENCE:
+                        self._keeps_reference = True
                         reference = self._reference_weights.get(name)
                         if reference is not None:
                             fill(reference, moments[name][moment] if moments else None, self._ranks)

@@ -33,10 +33,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from preceptor_client.queue import QueueStatus
 from preceptor_trainer.board import Board
@@ -64,6 +65,12 @@ from preceptor_trainer.traces import CohortTraces
 
 _STALL_S = 10.0
 """A learner that has waited so long for a batch says what for, and again after as long."""
+_UNASKED = {
+    Dropped.UNFIT: "candidates missing",
+    Dropped.TIED: "the two are the same",
+    Dropped.MALFORMED: "its thought is malformed",
+}
+"""Why a cohort is dropped that no judge is asked about."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ class TrainLoop:
         )
         self._position = resumed.position if resumed else Position()
         self._sampler = Sampler(config, parts.codec, parts.engine, resumed.samplings if resumed else 0, parts.thoughts)
-        self._growth = (resumed and resumed.growth) or begun(config.pool)
+        self._growth = begun(config.pool, resumed.growth if resumed else None)
         self._issued: dict[str, PreparedWindow] = {}
         """Every cohort that was admitted and has not ended, in the order of admission."""
         self._drops: list[tuple[Position, str, str, str]] = []
@@ -150,7 +157,7 @@ class TrainLoop:
             await _end({learn, *others})
             self._write_drops()
         if self._boundary and self._boundary.step > self._kept:
-            await self._save(step_directory(self._config.out, self._boundary.step), self._boundary)
+            await self._keep(self._boundary)
         if not learn.result() and failure:
             raise failure
         return learn.result()
@@ -168,7 +175,8 @@ class TrainLoop:
             if self._judges and prefer is None:
                 asked.append(cohort)
             else:
-                await self._take_in(cohort, select_by_origin(cohort, prefer), "candidates missing")
+                selected = select_by_origin(cohort, prefer)
+                await self._take_in(cohort, selected, _UNASKED[selected] if isinstance(selected, Dropped) else "")
         if self._judges is None or not asked:
             return
         self._board.sampled(asked)
@@ -218,14 +226,15 @@ class TrainLoop:
             self._boundary = self._trained(version, batch, update)
             if drifted:
                 raise drifted
-            with self._telemetry.clock("syncing"):
-                if self._engine:
-                    await self._engine.load(self._learner.model, self._learner.version)
+            if self._engine and self._learner.version < self._config.steps:  # nothing is sampled after the last
+                with self._telemetry.clock("syncing"):
+                    loading = self._engine.load(self._learner.model, self._learner.version)
+                    if not await _unless(halt, loading):
+                        return False
             self._version = self._learner.version
             await self._release()
             if (every := self._config.checkpoint.every) and self._version % every == 0:
-                await self._save(step_directory(self._config.out, self._version), self._boundary)
-                prune(self._config.out, self._config.checkpoint.keep)
+                await self._keep(self._boundary)
         await self._save(self._config.out / "final", self._boundary or self._state())
         return True
 
@@ -352,6 +361,11 @@ class TrainLoop:
             guards=self._watch.state,
         )
 
+    async def _keep(self, state: TrainerState) -> None:
+        """As one of the newest checkpoints."""
+        await self._save(step_directory(self._config.out, state.step), state)
+        prune(self._config.out, self._config.checkpoint.keep)
+
     async def _save(self, target: Path, state: TrainerState) -> None:
         with self._telemetry.clock("saving"):
             self._telemetry.flush_to_disk()
@@ -364,6 +378,20 @@ class TrainLoop:
 async def _pass_on(stop: asyncio.Event, halt: asyncio.Event) -> None:
     await stop.wait()
     halt.set()
+
+
+async def _unless(halt: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Whether `work` was done before `halt` came, which breaks it off."""
+    working, halting = asyncio.create_task(work), asyncio.create_task(halt.wait())
+    try:
+        await asyncio.wait((working, halting), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        working.cancel()
+        halting.cancel()
+        await asyncio.gather(working, halting, return_exceptions=True)
 
 
 async def _end(tasks: set[asyncio.Task[None] | asyncio.Task[bool]]) -> None:

@@ -26,11 +26,11 @@ from preceptor_trainer.stall import StalledPart
 
 Stage = Literal["sampling", "waiting", "updating", "guarding", "syncing", "saving"]
 """What the trainer's seconds go to. `waiting` is the learner's, for a batch: the others may go on meanwhile."""
-Outcome = Literal["trained", "tied", "unjudged", "dead", "unfit", "stale"]
+Outcome = Literal["trained", "tied", "unjudged", "malformed", "dead", "unfit", "stale"]
 """How a cohort ends; see `ledger`."""
 Event = Literal["resubmitted", "unknown"]
 """resubmitted: a cohort that Redis had lost; unknown: an answer to none that is out."""
-Rewritten = Literal["rewritten", "unchanged", "refused", "failed", "unfit", "unreachable", "empty"]
+Rewritten = Literal["rewritten", "unchanged", "refused", "failed", "unfit", "unreachable", "empty", "malformed"]
 Held = Literal["outstanding", "ready"]
 """Of the buffer: admitted and without verdicts, or to be trained on."""
 TokenStage = Literal["sampling", "judging", "updating"]
@@ -204,7 +204,7 @@ class Metrics:
     @classmethod
     def of(cls, config: TrainConfig) -> Metrics:
         """Those of this run."""
-        metrics = cls(config.judge.axes if config.judged else ())
+        metrics = cls(config.axes if config.judged else ())
         metrics._info.info({"run": config.run, "objective": config.objective.name, "engine": config.rollouts.engine})
         metrics.last_step.set(config.steps)
         metrics.staleness_limit.set(config.staleness.limit)

@@ -46,16 +46,25 @@ class Ranks:
 
     @classmethod
     def join(cls) -> Ranks:
-        """Those of the run that this process was started for. Waits until all of them are there."""
-        count = int(os.environ.get("WORLD_SIZE", "1"))
-        if count == 1:
-            return ALONE
-        rank = int(os.environ["RANK"])
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        if torch.cuda.is_available():
-            torch.cuda.set_device(local_rank)
-        dist.init_process_group(timeout=PATIENCE)
-        words = dist.new_group(backend="gloo", timeout=_FOR_A_WORD)
+        """Those of the run that this process was started for. Waits until all of them are there.
+
+        Raises `TrainError` if they do not come, or the environment is not torchrun's.
+        """
+        try:
+            count = int(os.environ.get("WORLD_SIZE", "1"))
+            if count == 1:
+                return ALONE
+            rank = int(os.environ["RANK"])
+            local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+            if torch.cuda.is_available():
+                torch.cuda.set_device(local_rank)
+            dist.init_process_group(timeout=PATIENCE)
+            words = dist.new_group(backend="gloo", timeout=_FOR_A_WORD)
+        except (KeyError, ValueError, dist.DistError) as error:
+            raise TrainError(
+                f"the ranks of this run do not come together ({type(error).__name__}: {one_line(str(error))[:200]}): "
+                "start them by torchrun, or one alone without WORLD_SIZE"
+            ) from error
         return cls(rank, count, local_rank, words)
 
     def leave(self) -> None:

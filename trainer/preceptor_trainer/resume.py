@@ -1,10 +1,10 @@
 """From a run's folder to where the run goes on.
 
 In: the configuration, its `out` folder, and how to start. Out: the state of the newest checkpoint that is intact, or
-None for a beginning; the folder then holds only what belongs to that state. Guarantees: nothing that a run has written
-is removed unless `restart` asks for it, but for what came after the checkpoint that is resumed from; a configuration
-that would make another run of it (other documents, model or seed) is refused. Raises `TrainError`. Blocks for the
-disk.
+None for a beginning; the folder then holds only what belongs to that state. Guarantees: no checkpoint is removed unless
+`restart` asks for it, and of the logs only what came after the one that is resumed from, or all where there is none; a
+configuration that would make another run of it (other documents, model, seed or controls) is refused. Raises
+`TrainError`. Blocks for the disk.
 """
 
 from __future__ import annotations

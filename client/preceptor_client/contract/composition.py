@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from preceptor_client.contract.base import AxisName, Identifier, Message, Share
 
 Weight = Annotated[float, Field(gt=0, le=1_000)]
+Weights = Annotated[dict[AxisName, Weight], Field(min_length=1, max_length=16)]
 Guards = Annotated[tuple[AxisName, ...], Field(max_length=16)]
 
 
@@ -68,6 +69,7 @@ class CopyGate(Message):
 
 
 Gate = Annotated[AxisGate | LengthGate | RepetitionGate | CopyGate, Field(discriminator="kind")]
+Gates = Annotated[tuple[Gate, ...], Field(max_length=16)]
 
 
 def check_guards(gates: Iterable[Gate], weights: Mapping[str, float]) -> None:
@@ -80,8 +82,8 @@ def check_guards(gates: Iterable[Gate], weights: Mapping[str, float]) -> None:
 class Composition(Message):
     """One score from several axes: the weighted mean of what the gates let count."""
 
-    weights: Annotated[dict[AxisName, Weight], Field(min_length=1, max_length=16)]
-    gates: Annotated[tuple[Gate, ...], Field(max_length=16)] = ()
+    weights: Weights
+    gates: Gates = ()
 
     @model_validator(mode="after")
     def _gates_guard_what_counts(self) -> Self:

@@ -105,7 +105,7 @@ class EndedCohort(Message):
 
     cohort: Cohort
     outcome: str
-    """trained, or why it was dropped: tied, unjudged, dead, unfit, stale."""
+    """trained, or why it was dropped: tied, unjudged, malformed, dead, unfit, stale."""
     step: Count | None = None
     """The update, from 1, that trained on it."""
     version: Count

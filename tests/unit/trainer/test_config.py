@@ -23,6 +23,7 @@ SMALLEST: dict[str, Any] = {
 
 SAFE = "{token: <safe>, share: 0.5, axes: {safety: 1.0}}"
 RAW = "{token: <raw>, share: 0.5, prefer: [original, rollout]}"
+MIXTURE = "--data={path: '', mixture: [{path: a}, {path: b}]}"
 
 
 def load(tmp_path: Path, *overrides: str, **values: Any) -> TrainConfig:
@@ -78,6 +79,7 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         (["--objective.name=grpo", "--objective.prefer=[original, rollout]"], r"prefer is for dpo"),
         (["--pool.controller={}", "--pool.rollouts=0", "--pool.rewrite=true"], r"set pool.rollouts, ask judges"),
         (["--pool.controller={}", "--objective.prefer=[original, rollout]"], r"ask judges"),
+        (["--pool.controller={}", "--pool.original=false"], r"begins with one rollout alone: set pool.original"),
         (["--controls=[{token: a, share: 0.5, axes: {safety: 1}}]"], "name two or more"),
         ([f"--controls=[{SAFE}, {SAFE}]"], "each with a token of its own"),
         (
@@ -94,7 +96,10 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         ([f"--controls=[{SAFE}, {RAW}]", "--objective.name=nll", "--pool.rollouts=0"], r"dpo, rf_nll or grpo"),
         (["--data.min_prefix_tokens=9", "--data.prefix_tokens=8"], r"min_prefix_tokens \(9\) is above prefix_tokens"),
         (["--optimizer.warmup_steps=11"], r"warmup_steps is above steps"),
+        (["--optimizer.betas=[0.9, 1.0]"], r"optimizer.betas.1"),
         (["--judge.axes={}"], "judge.axes"),
+        (["--judge.axes.quality=2000"], "judge.axes.quality"),
+        (["--judge.rubrics={fun: own/fun}"], r"judge.rubrics names fun, which is not judged: set its weight"),
         (["--thoughts={}"], r"thoughts: the original has none .*set pool.original=false"),
         (
             ["--thoughts={open: '<t>', close: '<t>'}", "--pool.original=false"],
@@ -112,10 +117,16 @@ def test_environment_lies_between_file_and_command_line(tmp_path: Path, monkeypa
         ),
         (
             ["--guards.abstention.above=0.5", "--objective.name=nll", "--pool={rollouts: 0}"],
-            r"guards.abstention watches verdicts, and nll has none",
+            r"guards.abstention watches what judges have answered, and none is asked",
+        ),
+        (
+            ["--guards.entropy.fall=0.5", "--objective.prefer=[original, rollout]"],
+            r"guards.entropy watches what judges have answered, and none is asked",
         ),
         (["--guards.held_out_nll.rise=0.1"], r"would read what is trained on \(documents.jsonl\)"),
         (["--guards.held_out_nll={rise: 0.1, split: test}"], "would read what is trained on"),
+        ([MIXTURE, "--guards.held_out_nll.rise=0.1"], r"would read what is trained on \(a, b\): set its path"),
+        ([MIXTURE, "--guards.held_out_nll={rise: 0.1, split: test}"], r"set its path"),
     ],
 )
 def test_what_does_not_fit_is_told_by_key(tmp_path: Path, overrides: list[str], message: str) -> None:

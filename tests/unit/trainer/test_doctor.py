@@ -23,7 +23,7 @@ from preceptor_trainer.doctor.examine import examine
 from preceptor_trainer.doctor.judging import answer_found, axis_found, candidates
 from preceptor_trainer.doctor.policy import check_policy
 from preceptor_trainer.doctor.room import disk_found, memory_found, needed_memory
-from preceptor_trainer.doctor.services import context_found, rewrite_found
+from preceptor_trainer.doctor.services import check_policy_server, context_found, rewrite_found
 from preceptor_trainer.doctor.versions import package_found, vllm_found
 from preceptor_trainer.planning.models import ModelSizes
 from tiny_policy import word_tokenizer
@@ -64,6 +64,12 @@ def test_a_redis_that_is_away_is_a_failure_that_names_the_key(run: Callable[...,
     *_, last = examine(run(), services=True)
     assert (last.name, last.grade) == ("redis", "failure")
     assert last.advice.endswith("set judge.redis_url")
+
+
+async def test_an_address_of_the_policys_server_that_is_none_is_a_failure(run: Callable[..., TrainConfig]) -> None:
+    config = run(rollouts={"engine": "vllm", "vllm": {"url": "http://host:port"}})
+    [found] = await check_policy_server(config)
+    assert (found.grade, "http://host:port is no address" in found.found) == ("failure", True)
 
 
 def test_a_run_longer_than_the_models_context_says_which_sizes_add_up(run: Callable[..., TrainConfig]) -> None:

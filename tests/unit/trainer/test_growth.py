@@ -47,3 +47,11 @@ def test_there_are_never_more_than_the_pool_allows() -> None:
     for _ in range(9):
         growth = grown(growth, batch(4, 0), POOL)
     assert growth == Growth(3)
+
+
+def test_a_run_that_is_resumed_has_as_many_as_its_pool_says_now() -> None:
+    assert begun(PoolConfig(rollouts=8), Growth(4)) == Growth(8)
+    assert begun(PoolConfig(rollouts=2), Growth(0)) == Growth(2)
+    assert begun(POOL, Growth(2, cohorts=3, won=1)) == Growth(2, cohorts=3, won=1)
+    assert begun(POOL, Growth(8)) == Growth(3)
+    assert begun(POOL, Growth(0)) == Growth(1)

@@ -82,6 +82,14 @@ def test_a_reference_that_is_refreshed_comes_through_a_stop(tiny_llama: Callable
     assert second.update(COHORTS) == whole.update(COHORTS)
 
 
+def test_a_reference_that_was_refreshed_comes_through_every_stop_that_follows(tiny_llama: Callable[..., Any]) -> None:
+    first, second, third = learner(tiny_llama(), refresh=1), learner(tiny_llama()), learner(tiny_llama())
+    first.update(COHORTS)
+    for before, after in ((first, second), (second, third)):
+        after.restore(before.model.state_dict(), before.moments(), before.version)
+    assert third.update(COHORTS).figures["margin"] == 0
+
+
 def test_the_gradient_is_clipped_to_its_limit(tiny_llama: Callable[..., Any]) -> None:
     model = tiny_llama()
     stats = learner(model, "nll", clip=0.01).update(COHORTS)

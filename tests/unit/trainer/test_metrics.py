@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from preceptor_trainer.data.windows import Window
 from preceptor_trainer.errors import TrainError
 from preceptor_trainer.learner import UpdateStats
 from preceptor_trainer.metrics import Metrics, served
+from preceptor_trainer.objectives.selection import Dropped
 from preceptor_trainer.stall import Stall
 from preceptor_trainer.telemetry import Telemetry
 
@@ -26,7 +28,7 @@ UPDATE = UpdateStats(loss=0.5, lr=1e-3, grad_norm=2.0, tokens=10)
 ORIGINS = {"original", "rewrite", "rollout"}
 GUARDS = {"held_out_nll", "entropy", "length", "repetition", "discrimination", "abstention"}
 LABELS: dict[str, dict[str, set[str]]] = {
-    "preceptor_trainer_cohorts": {"outcome": {"trained", "tied", "unjudged", "dead", "unfit", "stale"}},
+    "preceptor_trainer_cohorts": {"outcome": {"trained", "tied", "unjudged", "malformed", "dead", "unfit", "stale"}},
     "preceptor_trainer_buffer_cohorts": {"state": {"outstanding", "ready"}},
     "preceptor_trainer_stage_seconds": {
         "stage": {"sampling", "waiting", "updating", "guarding", "syncing", "saving"},
@@ -40,7 +42,7 @@ LABELS: dict[str, dict[str, set[str]]] = {
     "preceptor_trainer_rejected": {"origin": ORIGINS},
     "preceptor_trainer_verdicts": {"status": {"ok", "abstained", "failed"}},
     "preceptor_trainer_rewrites": {
-        "outcome": {"rewritten", "unchanged", "refused", "failed", "unfit", "unreachable", "empty"}
+        "outcome": {"rewritten", "unchanged", "refused", "failed", "unfit", "unreachable", "empty", "malformed"}
     },
     "preceptor_trainer_redis_errors": {"kind": {"away", "full", "read_only"}},
     "preceptor_trainer_queue_events": {"event": {"resubmitted", "unknown"}},
@@ -96,6 +98,13 @@ def test_whatever_happens_brings_no_other_values(tmp_path: Path) -> None:
     assert value(metrics, "guard_alarms_total", guard="entropy", action="warn") == 1
 
 
+def test_every_reason_to_drop_a_cohort_has_its_series() -> None:
+    metrics = Metrics()
+    for reason in Dropped:
+        metrics.count(reason)
+    assert [value(metrics, "cohorts_total", outcome=reason) for reason in Dropped] == [1] * len(Dropped)
+
+
 def test_the_bounds_of_a_run_are_there_before_its_first_update() -> None:
     metrics = Metrics.of(config(run="mine", staleness={"limit": 2}))
     assert value(metrics, "info", run="mine", objective="dpo", engine="torch") == 1
@@ -118,6 +127,18 @@ def test_an_update_tells_what_it_trained_on_how_old_that_was_and_who_won(tmp_pat
         2,
     )
     assert value(metrics, "tokens_total", stage="updating") == 10
+
+
+def test_axes_that_count_behind_a_control_alone_or_in_a_gate_alone_are_told(tmp_path: Path) -> None:
+    gate = {"kind": "axis", "axis": "safety", "minimum": 0.0}
+    kind = {"token": "a", "share": 0.5, "axes": {"kindness": 1.0}, "gates": [gate]}
+    metrics = Metrics.of(config(controls=[kind, {"token": "b", "share": 0.5, "axes": {"quality": 1.0}}]))
+    scores = {axis: {"rollout-0": 0.5} for axis in ("kindness", "safety", "quality", "factuality")}
+    judged = Judged({}, scores, ROLLOUT, ORIGINAL)
+    with Telemetry(tmp_path, "r", 10, metrics) as telemetry:
+        telemetry.step(0, [replace(cohort(0), judged=judged)], UPDATE)
+    told = {axis: value(metrics, "score_ratio", axis=axis, origin="rollout") for axis in scores}
+    assert told == {"kindness": 0.5, "safety": 0.5, "quality": 0.5, "factuality": None}
 
 
 def test_verdicts_tell_abstention_and_how_far_the_best_is_from_the_worst(tmp_path: Path) -> None:

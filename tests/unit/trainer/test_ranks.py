@@ -12,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from preceptor_trainer.errors import TrainError
+from preceptor_trainer.ranks import Ranks
 from ranks_update import ALL, CASES, HALF, figures, keep, learner, restore, train
 
 TESTS = Path(__file__).parents[2]
@@ -66,3 +68,22 @@ def test_what_two_ranks_kept_one_goes_on_from(two_ranks: Path) -> None:
     together = json.loads((two_ranks / "dpo.json").read_text())
     for one, two in zip(figures(train(case, trainer, ALL)), together[HALF:], strict=True):
         assert one == pytest.approx(two, rel=2e-4, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"WORLD_SIZE": "2"}, "KeyError: 'RANK'"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "ValueError: .*MASTER_ADDR"),
+        ({"WORLD_SIZE": "two"}, "ValueError: .*'two'"),
+    ],
+)
+def test_an_environment_that_is_not_torchruns_is_told(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], said: str
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainError, match=rf"{said}.*: start them by torchrun, or one alone without WORLD_SIZE"):
+        Ranks.join()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -142,6 +144,17 @@ def thinking(*malformed: bool) -> PolicyCohort:
         for i, bad in enumerate(malformed)
     )
     return PolicyCohort("cohort", Window(0, 0, (1,), (2,)), 0, candidates)
+
+
+def test_without_a_judge_a_malformed_thought_is_never_made_likelier() -> None:
+    bad, good = thinking(True), thinking(False)
+    assert select_by_origin(bad, None) is Dropped.MALFORMED
+    assert select_by_origin(good, None) is good
+    rewrite = TokenCandidate("rewrite", Origin.REWRITE, (9,), "9", thought=1)
+    beside = replace(bad, candidates=(rewrite, *bad.candidates))
+    assert select_by_origin(beside, (Origin.ROLLOUT, Origin.REWRITE)) is Dropped.MALFORMED
+    paired = select_by_origin(beside, REWRITE_OVER_ROLLOUT)
+    assert not isinstance(paired, Dropped)
 
 
 def test_a_malformed_thought_is_worth_nothing_and_is_no_failure_of_the_judge() -> None:

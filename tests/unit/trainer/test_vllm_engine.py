@@ -37,6 +37,7 @@ class ScriptedVllm:
     def __init__(self) -> None:
         self.script: dict[str, Iterator[Reply | Callable[[], Reply] | None]] = {}
         self.asked: Counter[str] = Counter()
+        self.sampled: list[Any] = []
         self.arrived = asyncio.Condition()
         self.port = 0
         self._server: asyncio.Server | None = None
@@ -101,14 +102,16 @@ class ScriptedVllm:
                 steps = [{id: {"logprob": logp}} for id, logp in zip(ids[1:], logps(self.model, ids), strict=True)]
                 return 200, {"choices": [{"index": 0, "prompt_logprobs": [None, *steps]}]}
             case "/v1/completions":
+                self.sampled.append(body)
+                texts = [[*prompt, 7] for prompt in body["prompt"] for _ in range(body["n"])]
                 return 200, {
                     "choices": [
                         {
                             "index": index,
                             "token_ids": [7],
-                            "logprobs": {"token_logprobs": logps(self.model, [*prompt, 7])[-1:]},
+                            "logprobs": {"token_logprobs": logps(self.model, text)[-1:]},
                         }
-                        for index, prompt in enumerate(body["prompt"])
+                        for index, text in enumerate(texts)
                     ]
                 }
         return 200, ""
@@ -170,6 +173,14 @@ async def test_a_restart_between_two_samples_is_noticed_and_the_weights_are_hand
     assert await sampled(engine) == of(1, version=1)
     assert vllm.asked["/collective_rpc"] == 2
     assert engine.waiting is None
+
+
+async def test_no_two_rollouts_of_a_sample_share_their_random_numbers(vllm: ScriptedVllm, engine: VllmEngine) -> None:
+    """vLLM begins each prompt of a request with the request's seed, and a prompt's i-th rollout with that plus i."""
+    rollouts = await engine.sample([[3, 4], [5], [6, 7]], k=2, n_tokens=1, seed=11)
+    assert [len(of_prefix) for of_prefix in rollouts.of_prefix] == [2, 2, 2]
+    seeds = [body["seed"] + place for body in vllm.sampled for _ in body["prompt"] for place in range(body["n"])]
+    assert sorted(seeds) == list(range(11, 17))
 
 
 async def test_a_sample_whose_server_dies_is_repeated_when_it_is_back(vllm: ScriptedVllm, engine: VllmEngine) -> None:
@@ -255,6 +266,11 @@ async def test_what_waiting_cannot_help_is_an_error_at_once(
     with pytest.raises(EngineError, match=said):
         await sampled(engine)
     assert vllm.asked["/collective_rpc"] == 1
+
+
+def test_an_address_that_is_none_is_an_error_that_names_the_setting() -> None:
+    with pytest.raises(EngineError, match=r"http://host:port is no address .*Invalid port.*: set rollouts\.vllm\.url"):
+        VllmServer("http://host:port", "policy", 1)
 
 
 async def test_patience_ends_and_says_how_to_go_on(vllm: ScriptedVllm, make_engine: Callable[..., VllmEngine]) -> None:

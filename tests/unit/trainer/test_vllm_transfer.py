@@ -116,6 +116,27 @@ async def test_a_server_that_cannot_join_is_an_error_that_names_the_setting_and_
         await Transfer(Refusing(), "gloo", "127.0.0.1", 600).send(pack(TENSORS))
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+async def test_nccl_without_a_gpu_is_an_error_that_names_the_setting() -> None:
+    with pytest.raises(EngineError, match=r"NCCL is for GPUs, and torch sees none; set rollouts\.vllm\.sync"):
+        await Transfer(Server(), "nccl", "127.0.0.1", 20).send(pack(TENSORS))
+
+
+async def test_an_end_of_the_group_that_fails_in_an_unforeseen_way_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Joined(Server):
+        async def join_transfer(self, invitation: dict[str, object]) -> None: ...
+
+    def fails(group: GlooGroup) -> None:
+        raise ValueError("unforeseen")
+
+    monkeypatch.setattr(GlooGroup, "join", fails)
+    with pytest.raises(ValueError, match="unforeseen"):
+        async with asyncio.timeout(10):
+            await Transfer(Joined(), "gloo", "127.0.0.1", 20).send(pack(TENSORS))
+
+
 async def test_an_address_of_another_machine_is_an_error_that_names_the_setting() -> None:
     with pytest.raises(EngineError, match=r"set .*rollouts\.vllm\.sync_host"):
         await Transfer(Server(), "gloo", "no.such.host.invalid", 1).send(pack(TENSORS))

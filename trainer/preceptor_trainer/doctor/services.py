@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 
 from preceptor_client import AsyncPreceptorClient
 from preceptor_client.checks import Check, Grade
@@ -88,18 +89,18 @@ def rewrite_found(outcome: str) -> Check:
 async def check_policy_server(config: TrainConfig) -> list[Check]:
     """The policy's vLLM: its version, its context, and whether its weights can be replaced."""
     settings = config.rollouts.vllm
-    server = VllmServer(settings.url, settings.model, PATIENCE_S)
     checks: list[Check] = []
-    try:
-        checks.append(vllm_found(await server.version()))
-        checks.append(context_found(config, await server.context()))
-        await server.mark()  # one of the development endpoints
-        checks.append(Check("policy's vLLM", "ok", f"ready at {settings.url}, its weights can be replaced"))
-    except (Away, TrainError) as error:
-        advice = "start it (docs/rollouts.md), or set rollouts.vllm.url and rollouts.vllm.model"
-        checks.append(Check("policy's vLLM", "failure", str(error), advice))
-    finally:
-        await server.close()
+    async with AsyncExitStack() as resources:
+        try:
+            server = VllmServer(settings.url, settings.model, PATIENCE_S)
+            resources.push_async_callback(server.close)
+            checks.append(vllm_found(await server.version()))
+            checks.append(context_found(config, await server.context()))
+            await server.mark()  # one of the development endpoints
+            checks.append(Check("policy's vLLM", "ok", f"ready at {server.url}, its weights can be replaced"))
+        except (Away, TrainError) as error:
+            advice = "start it (docs/rollouts.md), or set rollouts.vllm.url and rollouts.vllm.model"
+            checks.append(Check("policy's vLLM", "failure", str(error), advice))
     return checks
 
 

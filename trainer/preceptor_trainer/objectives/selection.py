@@ -28,19 +28,24 @@ class Dropped(StrEnum):
     UNFIT = "unfit"
     """It has not the candidates that are needed, or one that the contract does not take."""
     MALFORMED = "malformed"
-    """No thought in it is well formed."""
+    """No thought in it is well formed, or not the one that would be chosen."""
 
 
 def select_by_origin(cohort: PolicyCohort, prefer: tuple[Origin, Origin] | None) -> PolicyCohort | Dropped:
     """The cohort as an objective takes it that asks no judge: with `prefer`, paired by origin, the first over the
-    second, and two that are alike are a tie; otherwise as it is, if there is anything in it.
+    second, and two that are alike are a tie; otherwise as it is, if there is anything in it. What is to become
+    likelier is never a malformed thought.
     """
     if prefer is None:
-        return cohort if cohort.candidates else Dropped.UNFIT
+        if all(candidate.malformed for candidate in cohort.candidates):
+            return Dropped.MALFORMED if cohort.candidates else Dropped.UNFIT
+        return cohort
     of_origin = {candidate.origin: candidate for candidate in reversed(cohort.candidates)}
     chosen, rejected = (of_origin.get(origin) for origin in prefer)
     if chosen is None or rejected is None:
         return Dropped.UNFIT
+    if chosen.malformed:
+        return Dropped.MALFORMED
     if chosen.ids == rejected.ids:
         return Dropped.TIED
     return replace(cohort, judged=Judged(scores={}, axis_scores={}, chosen=chosen, rejected=rejected))

@@ -92,14 +92,18 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 class VllmServer:
     """The server at `url` that serves `model`. An answer that takes longer than `watch_s` makes it look after the
-    server's health."""
+    server's health. Raises `EngineError` if `url` is none."""
 
     def __init__(self, url: str, model: str, timeout_s: float, *, watch_s: float = 5.0) -> None:
         self.url = shown(url.rstrip("/"))
         self._model = model
         self._timeout_s = timeout_s
         self._watch_s = watch_s
-        self._http = httpx.AsyncClient(base_url=url)
+        try:
+            # Without limits: it is asked for all prefixes of a batch at once.
+            self._http = httpx.AsyncClient(base_url=url, limits=httpx.Limits())
+        except httpx.InvalidURL as error:
+            raise EngineError(f"{self.url} is no address of a server ({error}): set rollouts.vllm.url") from None
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -180,29 +184,43 @@ class VllmServer:
         seed: int | None,
         stop_ids: Sequence[int],
     ) -> list[tuple[Rollout, ...]]:
-        """`n` rollouts of each prefix."""
-        completion = await self._complete(
-            prefixes,
-            n=n,
-            max_tokens=n_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            logprobs=0,
-            # Only what this run calls the end of a text ends one, whatever the model's own files say.
-            ignore_eos=True,
-            stop_token_ids=list(stop_ids),
-            return_token_ids=True,
-        )
+        """`n` rollouts of each prefix, each with random numbers of its own."""
+        # A request each: a seed stands for the same random numbers behind every prompt of a request, and the i-th
+        # rollout of a prompt has that of the seed plus i.
+        asking = [
+            asyncio.create_task(
+                self._rollouts(
+                    prefix,
+                    n=n,
+                    max_tokens=n_tokens,
+                    temperature=temperature,
+                    top_p=top_p,
+                    seed=None if seed is None else seed + place * n,
+                    # Only what this run calls the end of a text ends one, whatever the model's own files say.
+                    ignore_eos=True,
+                    stop_token_ids=list(stop_ids),
+                )
+            )
+            for place, prefix in enumerate(prefixes)
+        ]
+        try:
+            return await asyncio.gather(*asking)
+        finally:
+            for each in asking:
+                each.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+
+    async def _rollouts(self, prefix: Sequence[int], *, n: int, **settings: Any) -> tuple[Rollout, ...]:
+        completion = await self._complete([prefix], n=n, logprobs=0, return_token_ids=True, **settings)
         choices = sorted(completion.choices, key=lambda choice: choice.index)
-        rollouts = [
+        rollouts = tuple(
             Rollout(tuple(choice.token_ids), tuple(choice.logprobs.token_logprobs))
             for choice in choices
             if choice.token_ids is not None and choice.logprobs is not None
-        ]
-        if len(rollouts) != len(prefixes) * n:
-            raise EngineError(f"vLLM at {self.url} answered {len(rollouts)} rollouts instead of {len(prefixes) * n}")
-        return [tuple(rollouts[i : i + n]) for i in range(0, len(rollouts), n)]
+        )
+        if len(rollouts) != n:
+            raise EngineError(f"vLLM at {self.url} answered {len(rollouts)} rollouts instead of {n}")
+        return rollouts
 
     async def _complete(self, prompts: Sequence[Sequence[int]], **settings: Any) -> _Completion:
         body = {"model": self._model, "prompt": [list(prompt) for prompt in prompts], **settings}

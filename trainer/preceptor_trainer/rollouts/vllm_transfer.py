@@ -153,6 +153,8 @@ class NcclGroup:
     """On the current CUDA device. The workers are told NCCL's unique id, so that there is no store to meet at."""
 
     def __init__(self, workers: int) -> None:
+        if not torch.cuda.is_available():
+            raise RuntimeError("NCCL is for GPUs, and torch sees none")
         self._size = workers + 1
         self._id: bytes = nccl.unique_id()  # type: ignore[no-untyped-call]
         self._communicator: Any = None
@@ -274,11 +276,13 @@ async def _apart(work: Callable[..., None], *arguments: object) -> None:
             done.set_result(None)
 
     def run() -> None:
-        error = None
+        error: Exception | None = None
         try:
             work(*arguments)
         except RuntimeError as broken:
             error = Away(f"the process group with vLLM broke: {one_line(str(broken))[:300]}")
+        except Exception as unforeseen:  # noqa: BLE001  is raised where it is waited for
+            error = unforeseen
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(settle, error)
 
