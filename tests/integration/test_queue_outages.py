@@ -360,16 +360,16 @@ async def test_a_redis_that_keeps_less_than_it_should_is_warned_about(redis: Red
         assert "maxmemory-policy noeviction" in second
 
 
-async def test_what_cannot_serve_says_what_to_change(server: Server, redis: Redis) -> None:
-    await redis.set("preceptor:dead", "a string")
-    with pytest.raises(QueueMisfit, match="preceptor:dead is a string in this Redis: choose another namespace"):
-        await check_redis(redis)
-    await redis.set("preceptor:cohorts", "a string")
-    for call in (CohortQueue(redis).submit(a_task()), CohortQueue(redis).take("w1")):
-        with pytest.raises(QueueMisfit, match="another namespace"):
-            await call
-    assert await check_redis(redis, namespace="other") == []
+async def test_what_cannot_serve_says_what_to_change(server: Server) -> None:
     async with connect(server.url) as own:
+        await own.set("preceptor:dead", "a string")
+        with pytest.raises(QueueMisfit, match="preceptor:dead is a string in this Redis: choose another namespace"):
+            await check_redis(own)
+        await own.set("preceptor:cohorts", "a string")
+        for call in (CohortQueue(own).submit(a_task()), CohortQueue(own).take("w1")):
+            with pytest.raises(QueueMisfit, match="another namespace"):
+                await call
+        assert await check_redis(own, namespace="other") == []
         await own.config_set("requirepass", "secret")
     async with connect(server.url) as own:
         with pytest.raises(QueueMisfit, match="asks for a password"):
