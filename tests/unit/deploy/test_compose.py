@@ -151,3 +151,11 @@ def test_with_gpus_the_official_image_serves_and_each_model_has_its_own_gpus() -
         for id in device["device_ids"]
     ]
     assert len(gpus) == len(set(gpus)) == 3
+
+
+@pytest.mark.parametrize("name", ["teacher", "policy"])
+def test_the_official_image_can_write_and_load_what_it_compiles(name: str) -> None:
+    server = GPU["services"][name]
+    assert server["tmpfs"] == ["/cache:exec"]
+    assert {server["environment"][key] for key in ("HOME", "TMPDIR")} == {"/cache"}
+    assert server["environment"]["USER"], "torch asks for a name, which the user's number alone does not give"
