@@ -130,14 +130,26 @@ def test_the_run_is_the_demos_with_a_policy_server_and_checkpoints() -> None:
     assert run.model_copy(update=same) == demo
 
 
-def test_the_run_and_its_servers_mean_the_same_folders_and_names() -> None:
-    run = load_config(TrainConfig, ROOT / "deploy/docker/nano.yaml", env_prefix=ENV_PREFIX)
-    assert f"--served-model-name={run.rollouts.vllm.model}" in SERVICES["policy"]["command"]
-    mounts = {volume.split(":")[1] for volume in SERVICES["trainer"]["volumes"]}
+@pytest.mark.parametrize(("file", "changes"), [("nano.yaml", {}), ("gpu.yaml", GPU["services"])])
+def test_the_run_and_its_servers_mean_the_same_folders_and_names(file: str, changes: dict[str, Any]) -> None:
+    run = load_config(TrainConfig, ROOT / "deploy/docker" / file, env_prefix=ENV_PREFIX)
+    policy = {**SERVICES["policy"], **changes.get("policy", {})}["command"]
+    assert f"--served-model-name={run.rollouts.vllm.model}" in policy
+    [context] = [int(word.partition("=")[2]) for word in policy if word.startswith("--max-model-len=")]
+    assert run.data.prefix_tokens + run.data.suffix_tokens <= context
+    volumes = [*SERVICES["trainer"]["volumes"], *changes.get("trainer", {}).get("volumes", [])]
+    mounts = {volume.split(":")[-2 if volume.endswith(":ro") else -1] for volume in volumes}
     assert run.rollouts.vllm.sync_dir is not None
     for path in (run.out, run.rollouts.vllm.sync_dir, Path(run.model.path), Path(run.data.path)):
         assert any(path.is_relative_to(mount) for mount in mounts), path
     assert any("weights:" in volume for volume in SERVICES["policy"]["volumes"])
+
+
+@pytest.mark.parametrize("file", ["deploy/docker/gpu.yaml", "deploy/kubernetes/overlays/gpu/training/train.yaml"])
+def test_a_server_in_bfloat16_may_differ_from_the_trainer_by_its_rounding(file: str) -> None:
+    run = load_config(TrainConfig, ROOT / file, env_prefix=ENV_PREFIX)
+    largest = 20.0  # of the logits; bfloat16 keeps 8 bits of each of the two that make a log-probability
+    assert run.rollouts.vllm.tolerance >= 2 * largest * 2**-8
 
 
 def test_with_gpus_the_official_image_serves_and_each_model_has_its_own_gpus() -> None:
