@@ -6,6 +6,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -164,6 +165,20 @@ def test_the_trainer_is_as_many_ranks_as_it_has_machines_and_gpus(overlay: list[
     assert int(option(job, "nproc-per-node")) == int(gpus or 1)
     assert option(job, "master-addr") == f"trainer-0.{spec['template']['spec']['subdomain']}"
     assert str(container(job)["ports"][0]["containerPort"]) == option(job, "master-port")
+
+
+def test_the_trainer_waits_for_its_servers_before_a_rank_starts(manifests: list[Manifest]) -> None:
+    [trainer] = [one for one in manifests if one["kind"] in ("Job", "JobSet") and one["metadata"]["name"] == "trainer"]
+    [template] = pod_templates(trainer)
+    script = template["spec"]["initContainers"][-1]["command"][-1]
+    asked = {str(url.hostname): url for url in map(urlsplit, re.findall(r"_URL=(\S+?);? ", script))}
+    assert asked.keys() == {"rewrite", "policy"}
+    for name, url in asked.items():
+        assert url.port == one(manifests, "Service", name)["spec"]["ports"][0]["port"]
+    assert (
+        asked["rewrite"].path == container(one(manifests, "Deployment", "rewrite"))["readinessProbe"]["httpGet"]["path"]
+    )
+    assert f"_MODEL={option(one(manifests, 'Deployment', 'policy'), 'served-model-name')};" in script
 
 
 def test_the_run_reaches_what_it_needs(overlay: list[Manifest], train: TrainConfig) -> None:
