@@ -181,6 +181,14 @@ def test_the_trainer_waits_for_its_servers_before_a_rank_starts(manifests: list[
     assert f"_MODEL={option(one(manifests, 'Deployment', 'policy'), 'served-model-name')};" in script
 
 
+@pytest.mark.parametrize("which", [("StatefulSet", "teacher"), ("Deployment", "policy")])
+def test_a_model_on_cpus_has_no_more_threads_than_it_may_use(cpu: list[Manifest], which: tuple[str, str]) -> None:
+    server = container(one(cpu, *which))
+    told = {variable["name"]: variable["value"] for variable in server["env"]}
+    assert told["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"  # else vLLM counts the machine's cores, whatever its limit
+    assert int(told["OMP_NUM_THREADS"]) <= int(server["resources"]["limits"]["cpu"])
+
+
 def test_the_run_reaches_what_it_needs(overlay: list[Manifest], train: TrainConfig) -> None:
     policy = one(overlay, "Deployment", "policy")
     assert train.rollouts.vllm.url == "http://policy:8000"
