@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from preceptor_client.config import load_config
 from preceptor_client.queue import GROUP
@@ -23,7 +24,7 @@ from scripts.manifests.__main__ import problems
 from scripts.manifests.network import Pod, may_connect
 from scripts.manifests.pods import containers, pod_templates
 from scripts.manifests.references import secrets
-from scripts.manifests.render import ROOT, Manifest
+from scripts.manifests.render import KUBERNETES, ROOT, Manifest
 
 SECRET_KEYS = {
     ("preceptor-api-keys", "*"),
@@ -109,6 +110,12 @@ def test_versions_are_those_of_the_project(overlay: list[Manifest]) -> None:
     pinned = re.search(r"^vllm==(.+)$", (ROOT / "requirements" / "vllm-cuda.txt").read_text(), re.M)
     assert pinned
     assert vllm in (f"preceptor/vllm-cpu:{version}", f"vllm/vllm-openai:v{pinned[1]}")
+
+
+def test_every_image_is_named_in_one_place(manifests: list[Manifest]) -> None:
+    named = yaml.safe_load((KUBERNETES / "components" / "images" / "kustomization.yaml").read_text())["images"]
+    run = {each["image"] for m in manifests for t in pod_templates(m) for each in containers(t["spec"])}
+    assert run <= {f"{image.get('newName', image['name'])}:{image['newTag']}" for image in named}
 
 
 def test_the_services_know_every_teacher_by_its_own_address(overlay: list[Manifest], services: ServiceSettings) -> None:
