@@ -96,6 +96,16 @@ def test_networks_lead_nowhere_but_the_one_that_ports_are_published_on() -> None
     assert outside == {name for name, service in SERVICES.items() if service.get("ports")}
 
 
+def test_the_page_of_either_service_shows_the_runs_and_leads_to_the_other() -> None:
+    for name in ("judge", "rewrite"):
+        told = SERVICES[name]["environment"]
+        assert told["PRECEPTOR_SERVICE_QUEUE__URL"] == SERVICES["worker"]["environment"]["PRECEPTOR_SERVICE_QUEUE__URL"]
+        assert "queue" in SERVICES[name]["networks"]
+        for other in ("judge", "rewrite"):
+            [port] = SERVICES[other]["ports"]
+            assert told[f"PRECEPTOR_SERVICE_DASHBOARD__{other.upper()}_URL"] == f"http://{port.rpartition(':')[0]}"
+
+
 def test_everything_waits_for_the_health_of_what_it_needs() -> None:
     needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
     assert needs["trainer"].keys() == {"prepare", "redis", "policy", "rewrite", "worker"}
