@@ -155,6 +155,18 @@ def test_the_run_and_its_servers_mean_the_same_folders_and_names(file: str, chan
     assert any("weights:" in volume for volume in SERVICES["policy"]["volumes"])
 
 
+def test_a_machine_that_has_had_the_nano_run_may_go_on_to_gpus_and_back() -> None:
+    """The volumes are the same ones."""
+    nano, gpu = (
+        load_config(TrainConfig, ROOT / "deploy/docker" / file, env_prefix=ENV_PREFIX)
+        for file in ("nano.yaml", "gpu.yaml")
+    )
+    assert nano.out != gpu.out
+    assert nano.rollouts.vllm.sync_dir != gpu.rollouts.vllm.sync_dir
+    prepared, served = GPU["services"]["prepare"]["command"], GPU["services"]["policy"]["command"][0]
+    assert prepared[-1] == served == gpu.model.path != SERVICES["policy"]["command"][0]
+
+
 @pytest.mark.parametrize("file", ["deploy/docker/gpu.yaml", "deploy/kubernetes/overlays/gpu/training/train.yaml"])
 def test_a_server_in_bfloat16_may_differ_from_the_trainer_by_its_rounding(file: str) -> None:
     run = load_config(TrainConfig, ROOT / file, env_prefix=ENV_PREFIX)
