@@ -22,7 +22,7 @@ from preceptor_trainer.config import ENV_PREFIX as TRAIN_PREFIX
 from preceptor_trainer.config import TrainConfig
 from scripts.manifests.__main__ import problems
 from scripts.manifests.network import Pod, may_connect
-from scripts.manifests.pods import containers, pod_templates
+from scripts.manifests.pods import containers, pod_templates, quantity
 from scripts.manifests.references import secrets
 from scripts.manifests.render import KUBERNETES, ROOT, Manifest
 
@@ -110,6 +110,20 @@ def test_versions_are_those_of_the_project(overlay: list[Manifest]) -> None:
     pinned = re.search(r"^vllm==(.+)$", (ROOT / "requirements" / "vllm-cuda.txt").read_text(), re.M)
     assert pinned
     assert vllm in (f"preceptor/vllm-cpu:{version}", f"vllm/vllm-openai:v{pinned[1]}")
+
+
+def test_what_the_small_overlay_asks_of_a_machine_is_in_the_operations_page(cpu: list[Manifest]) -> None:
+    cpus = memory = 0.0
+    for manifest in cpu:
+        for template in pod_templates(manifest):
+            if template["metadata"]["labels"]["app.kubernetes.io/name"] == "models":  # gone before the trainer comes
+                continue
+            number = manifest["spec"].get("parallelism") or manifest["spec"].get("replicas") or 1
+            for each in template["spec"]["containers"]:
+                cpus += number * quantity(each["resources"]["requests"]["cpu"])
+                memory += number * quantity(each["resources"]["requests"]["memory"])
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert f"{cpus:g} CPUs and {memory / 2**30:g} GiB in all" in page
 
 
 def test_every_image_is_named_in_one_place(manifests: list[Manifest]) -> None:
