@@ -187,6 +187,10 @@ def test_with_gpus_the_official_image_serves_and_each_model_has_its_own_gpus() -
     assert len(gpus) == len(set(gpus)) == 3
 
 
+def test_a_real_teacher_samples_as_requests_say_and_not_by_defaults_of_its_own() -> None:
+    assert "--generation-config=vllm" in GPU["services"]["teacher"]["command"]
+
+
 @pytest.mark.parametrize("name", ["teacher", "policy"])
 def test_the_official_image_can_write_and_load_what_it_compiles(name: str) -> None:
     server = GPU["services"][name]

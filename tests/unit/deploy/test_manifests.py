@@ -140,6 +140,10 @@ def test_the_services_know_every_teacher_by_its_own_address(overlay: list[Manife
     assert services.engine.model == option(teacher, "served-model-name") == "teacher"
 
 
+def test_a_real_teacher_samples_as_requests_say_and_not_by_defaults_of_its_own(gpu: list[Manifest]) -> None:
+    assert option(one(gpu, "StatefulSet", "teacher"), "generation-config") == "vllm"
+
+
 def test_the_services_listen_where_their_ports_say(overlay: list[Manifest], services: ServiceSettings) -> None:
     for name in ("judge", "rewrite"):
         deployment = one(overlay, "Deployment", name)
