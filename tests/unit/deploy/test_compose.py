@@ -167,7 +167,15 @@ def test_a_machine_that_has_had_the_nano_run_may_go_on_to_gpus_and_back() -> Non
     assert prepared[-1] == served == gpu.model.path != SERVICES["policy"]["command"][0]
 
 
-@pytest.mark.parametrize("file", ["deploy/docker/gpu.yaml", "deploy/kubernetes/overlays/gpu/training/train.yaml"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "configs/paper.yaml",
+        "configs/policies/llama-3.2-1b.yaml",
+        "deploy/docker/gpu.yaml",
+        "deploy/kubernetes/overlays/gpu/training/train.yaml",
+    ],
+)
 def test_a_server_in_bfloat16_may_differ_from_the_trainer_by_its_rounding(file: str) -> None:
     run = load_config(TrainConfig, ROOT / file, env_prefix=ENV_PREFIX)
     largest = 20.0  # of the logits; bfloat16 keeps 8 bits of each of the two that make a log-probability
