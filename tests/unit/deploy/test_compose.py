@@ -202,6 +202,6 @@ def test_a_real_teacher_samples_as_requests_say_and_not_by_defaults_of_its_own()
 @pytest.mark.parametrize("name", ["teacher", "policy"])
 def test_the_official_image_can_write_and_load_what_it_compiles(name: str) -> None:
     server = GPU["services"][name]
-    assert server["tmpfs"] == ["/cache:exec"]
+    assert server["tmpfs"] == ["/cache:exec,mode=1777"]
     assert {server["environment"][key] for key in ("HOME", "TMPDIR")} == {"/cache"}
     assert server["environment"]["USER"], "torch asks for a name, which the user's number alone does not give"
