@@ -32,3 +32,8 @@ def cpu() -> list[Manifest]:
 @pytest.fixture
 def gpu() -> list[Manifest]:
     return built(KUBERNETES / "overlays" / "gpu")
+
+
+@pytest.fixture
+def jobset() -> list[Manifest]:
+    return built(KUBERNETES / "examples" / "jobset")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import tomllib
 from pathlib import Path
@@ -190,6 +191,20 @@ def test_the_trainer_is_as_many_ranks_as_it_has_machines_and_gpus(overlay: list[
     assert int(option(job, "nproc-per-node")) == int(gpus or 1)
     assert option(job, "master-addr") == f"trainer-0.{spec['template']['spec']['subdomain']}"
     assert str(container(job)["ports"][0]["containerPort"]) == option(job, "master-port")
+
+
+def test_the_ranks_of_a_jobset_are_those_of_the_job(gpu: list[Manifest], jobset: list[Manifest]) -> None:
+    def ranks(manifest: Manifest) -> dict[str, Any]:
+        [template] = copy.deepcopy(pod_templates(manifest))
+        spec: dict[str, Any] = template["spec"]
+        spec.pop("subdomain", None)  # of a JobSet's pods it is its network's
+        [trainer] = spec["containers"]
+        trainer["command"] = [word for word in trainer["command"] if not word.startswith("--master-addr=")]
+        for named in (spec["volumes"], trainer["volumeMounts"]):
+            named.sort(key=lambda each: each["name"])
+        return spec
+
+    assert ranks(one(jobset, "JobSet", "trainer")) == ranks(one(gpu, "Job", "trainer"))
 
 
 def test_the_trainer_waits_for_its_servers_before_a_rank_starts(manifests: list[Manifest]) -> None:
