@@ -210,7 +210,11 @@ def test_the_ranks_of_a_jobset_are_those_of_the_job(gpu: list[Manifest], jobset:
 def test_the_trainer_waits_for_its_servers_before_a_rank_starts(manifests: list[Manifest]) -> None:
     [trainer] = [one for one in manifests if one["kind"] in ("Job", "JobSet") and one["metadata"]["name"] == "trainer"]
     [template] = pod_templates(trainer)
-    script = template["spec"]["initContainers"][-1]["command"][-1]
+    waits = template["spec"]["initContainers"][-1]
+    script = waits["command"][-1]
+    assert waits["image"].startswith("preceptor/services:")
+    assert "health.py /opt/health.py" in (ROOT / "deploy/docker/services.Dockerfile").read_text()
+    assert script.count("/opt/health.py") == 1
     asked = {str(url.hostname): url for url in map(urlsplit, re.findall(r"_URL=(\S+?);? ", script))}
     assert asked.keys() == {"rewrite", "policy"}
     for name, url in asked.items():
