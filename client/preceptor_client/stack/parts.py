@@ -155,7 +155,7 @@ def vllm_part(
         env={**settings, **(env or {})},
         probe=completion_probe(url, served_name),
         url=url,
-        ready_timeout_s=600,
+        ready_timeout_s=600 if Path(model).is_dir() else 3600,  # what is only named may have to be fetched
         grace_s=15,
     )
 
