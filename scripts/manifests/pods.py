@@ -75,7 +75,7 @@ def _container(container: Spec, spec: Spec) -> Iterator[str]:
             yield f"has no {kind} of {', '.join(missing)}"
     if resources.get("requests", {}).get("memory") != resources.get("limits", {}).get("memory"):
         first, last = (resources.get(kind, {}).get("memory") for kind in ("requests", "limits"))
-        if first and last and _bytes(first) > _bytes(last):
+        if first and last and quantity(first) > quantity(last):
             yield f"requests more memory ({first}) than its limit ({last})"
     own, pod = container.get("securityContext", {}), spec.get("securityContext", {})
     either = {**pod, **own}
@@ -97,7 +97,8 @@ def _probes(container: Spec) -> Iterator[str]:
             yield f"has no {probe}"
 
 
-def _bytes(quantity: str) -> float:
-    units = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "k": 1e3, "M": 1e6, "G": 1e9}
-    unit = next((unit for unit in units if quantity.endswith(unit)), "")
-    return float(quantity.removesuffix(unit)) * units.get(unit, 1)
+def quantity(text: str) -> float:
+    """Bytes or CPUs, as Kubernetes writes them."""
+    units = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9}
+    unit = next((unit for unit in units if text.endswith(unit)), "")
+    return float(text.removesuffix(unit)) * units.get(unit, 1)

@@ -98,8 +98,10 @@ def _services(manifests: list[Manifest], pods: Pods) -> Iterator[str]:
             if any(target not in _ports(template) for template in chosen):
                 yield f"{label(service)}: port {target} is none of its pods'"
     for manifest, template in pods:
-        for name in filter(None, (manifest["spec"].get("serviceName"), template["spec"].get("subdomain"))):
-            if manifest["kind"] != "JobSet" and name not in services:  # a JobSet makes its service itself
+        spec = manifest["spec"]
+        named = spec.get("serviceName"), template["spec"].get("subdomain"), spec.get("network", {}).get("subdomain")
+        for name in filter(None, named):
+            if name not in services:
                 yield f"{label(manifest)}: there is no Service {name}"
     for monitor in (one for one in manifests if one["kind"] == "ServiceMonitor"):
         chosen_services = [
@@ -109,6 +111,10 @@ def _services(manifests: list[Manifest], pods: Pods) -> Iterator[str]:
         for endpoint in monitor["spec"]["endpoints"]:
             if endpoint["port"] not in ports:
                 yield f"{label(monitor)}: port {endpoint['port']} is none of the services it selects"
+        for requirement in monitor["spec"]["selector"].get("matchExpressions", []):
+            had = {one["metadata"]["labels"].get(requirement["key"]) for one in chosen_services}
+            for value in sorted(set(requirement["values"]) - had):
+                yield f"{label(monitor)}: no Service has {requirement['key']}={value}"
 
 
 def _network(manifests: list[Manifest], pods: Pods) -> Iterator[str]:

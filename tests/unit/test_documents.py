@@ -55,6 +55,15 @@ def test_every_link_leads_to_a_file_or_a_heading(page: Path) -> None:
     assert not broken
 
 
+def test_the_sites_links_stay_in_the_site() -> None:
+    pages = [(page, without_code(page.read_text(encoding="utf-8"))) for page in PAGES[1:]]
+    links = [(page, target) for page, text in pages for target in re.findall(r"\]\(([^)\s#:]+)[)#]", text)]
+    assert links
+    assert [
+        (page.name, to) for page, to in links if not (page.parent / to).resolve().is_relative_to(ROOT / "docs")
+    ] == []
+
+
 def test_every_page_is_in_the_site_once() -> None:
     def pages(entry: Any) -> list[str]:
         if isinstance(entry, str):

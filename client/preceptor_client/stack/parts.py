@@ -125,6 +125,8 @@ def vllm_part(
     directory.mkdir(parents=True, exist_ok=True)
     command = [str(executable), "serve", str(model), "--host", LOOPBACK, "--port", str(port)]
     command += ["--served-model-name", served_name]
+    # Sampled as a request says, and not by top_k or penalties of the model's own generation_config.json besides.
+    command += ["--generation-config", "vllm"]
     if max_model_len is not None:
         command += ["--max-model-len", str(max_model_len)]
     settings = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
@@ -153,7 +155,7 @@ def vllm_part(
         env={**settings, **(env or {})},
         probe=completion_probe(url, served_name),
         url=url,
-        ready_timeout_s=600,
+        ready_timeout_s=600 if Path(model).is_dir() else 3600,  # what is only named may have to be fetched
         grace_s=15,
     )
 

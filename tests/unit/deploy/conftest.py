@@ -25,5 +25,15 @@ def overlay(request: pytest.FixtureRequest) -> list[Manifest]:
 
 
 @pytest.fixture
+def cpu() -> list[Manifest]:
+    return built(KUBERNETES / "overlays" / "cpu")
+
+
+@pytest.fixture
 def gpu() -> list[Manifest]:
     return built(KUBERNETES / "overlays" / "gpu")
+
+
+@pytest.fixture
+def jobset() -> list[Manifest]:
+    return built(KUBERNETES / "examples" / "jobset")

