@@ -71,7 +71,7 @@ def test_a_policy_is_trained_from_its_corpus_to_a_model_that_loads(path: Path, t
         "--pool={original: true, rewrite: false, rollouts: 2}",
         "--objective.prefer=[original, rollout]",
         "--rollouts.engine=torch",
-        "--guards={discrimination: null, abstention: null}",
+        "--guards={entropy: null, length: null, repetition: null, discrimination: null, abstention: null}",
         "--device=cpu",
         "--optimizer.warmup_steps=0",
         "--compute.precision=float32",
