@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from preceptor_client.calls import ALL_AXES, judge_texts_request
 from preceptor_client.contract import JudgeRequest, JudgeResponse, Usage
-from preceptor_services.engine import Answer, Engine, Generation, Prompt, Teacher
+from preceptor_services.engine import Answer, Engine, Generation, Prompt, Served, Teacher
 from preceptor_services.judging import Judge
 from preceptor_services.metrics import Metrics
 from preceptor_services.rubrics import load_rubrics
@@ -61,7 +61,7 @@ class Script:
 
     known: Mapping[str, str] = field(default_factory=dict)
     asked: dict[Generation, list[Prompt]] = field(default_factory=dict)
-    teacher = Teacher("teacher", "scripted")
+    served = Served(Teacher("teacher", "scripted"))
 
     async def ask(self, prompts: Sequence[Prompt], generation: Generation, **_: object) -> tuple[list[Answer], Usage]:
         self.asked.setdefault(generation, []).extend(prompts)
