@@ -15,7 +15,7 @@ from preceptor_trainer.cohorts import PolicyCohort, TokenCandidate
 from preceptor_trainer.config import JudgeConfig
 from preceptor_trainer.data.windows import Window
 from preceptor_trainer.judges import Judges
-from queued import until_blocked
+from queued import COHORTS
 from tiny_policy import word_tokenizer
 
 
@@ -58,7 +58,9 @@ async def test_what_still_waits_for_room_is_not_taken_for_what_redis_has_lost(re
     queue, counted = Asking(redis, bound=1), list[str]()
     judges = judges_of(queue, counted.append)
     submitting = asyncio.create_task(judges.submit([cohort(1), cohort(2)]))
-    await until_blocked(redis)
+    async with asyncio.timeout(20):
+        while not await redis.xlen(COHORTS):  # noqa: ASYNC110  the first takes all the room there is
+            await asyncio.sleep(0.01)
     judges.doubt()
     tending = asyncio.create_task(judges.tend())
     await queue.asked.wait()
