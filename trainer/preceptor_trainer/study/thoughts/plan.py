@@ -65,7 +65,13 @@ STUDY = Study(
         "hop, over the same windows. Of the people held out nothing at two hops is ever said: there nothing can be "
         "learned by heart."
     ),
-    takes="about 15 minutes for 3 seeds on 2 cores",
+    found=(
+        "It does. Without thoughts a policy learns by heart what it is told, RL sharpens that, and of the people held out "
+        "it knows hardly more than before. With thoughts it combines what it knows, and RL, which asks about people told "
+        "of alone, adds to that in every seed, also for people held out. The price is single hops, where no thought is "
+        "needed: all were known, and some are missed now."
+    ),
+    takes="about 7 minutes for 3 seeds on 2 cores",
     variants=(
         Variant(name="next-token", about="next-token, same data"),
         Variant(name="rl", about="then RL, no thoughts"),
