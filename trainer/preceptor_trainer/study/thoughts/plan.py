@@ -67,7 +67,7 @@ STUDY = Study(
     ),
     found=(
         "It does. Without thoughts a policy learns by heart what it is told, RL sharpens that, and of the people held "
-        "out it knows hardly more than before. With thoughts it combines what it knows, and RL, which asks about people "
+        "out it knows hardly more than before. With thoughts it combines what it knows, and RL, which asks about those "
         "told of alone, adds to that in every seed, also for people held out. The price is single hops, where no "
         "thought is needed: all were known, and some are missed now."
     ),
