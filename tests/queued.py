@@ -78,6 +78,16 @@ async def taken(queue: CohortQueue, consumer: str = "w1", lease_ms: int = 60_000
     return delivery
 
 
+async def one_of_each(queue: CohortQueue) -> Delivery:
+    """Of four cohorts c0 is answered, c1 buried, c2 in a worker's hands (its delivery is returned), and c3 waits."""
+    for number in range(4):
+        await queue.submit(a_task(f"c{number}"))
+    [answered, buried, held] = await queue.take("w1", count=3)
+    await answer(queue, answered)
+    await queue.bury(buried, "no")
+    return held
+
+
 async def until_blocked(redis: Redis, clients: int = 1) -> None:
     """Returns when so many clients wait in a blocking read, which Redis tells only to those who ask."""
     async with asyncio.timeout(10):

@@ -10,7 +10,19 @@ import pytest
 from redis.asyncio import Redis
 
 from preceptor_client.queue import CohortQueue, QueueOperations
-from queued import COHORTS, VERDICTS, a_task, an_answer, answer, both_protocols, collect, counts, taken, until_blocked
+from queued import (
+    COHORTS,
+    VERDICTS,
+    a_task,
+    an_answer,
+    answer,
+    both_protocols,
+    collect,
+    counts,
+    one_of_each,
+    taken,
+    until_blocked,
+)
 
 
 @both_protocols
@@ -195,11 +207,7 @@ async def test_many_producers_never_exceed_the_bound(queue: CohortQueue, connect
 
 
 async def test_missing_names_what_redis_lost_and_nothing_else(queue: CohortQueue, connection: Redis) -> None:
-    for number in range(4):
-        await queue.submit(a_task(f"c{number}"))
-    [answered, buried, held] = await queue.take("w1", count=3)
-    await answer(queue, answered)
-    await queue.bury(buried, "no")
+    held = await one_of_each(queue)
     names = [f"c{number}" for number in range(5)]
     assert await queue.missing("run1", names) == ["c4"]
     await connection.xdel(COHORTS, held.entry_id)

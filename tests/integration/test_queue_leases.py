@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 
 from preceptor_client.contract import JudgeTask
 from preceptor_client.queue import GROUP, CohortQueue, QueueOperations
-from queued import COHORTS, a_task, an_answer, answer, both_protocols, collect, counts, taken
+from queued import COHORTS, a_task, an_answer, answer, both_protocols, collect, counts, one_of_each, taken
 
 
 async def test_two_workers_share_the_tasks_without_overlap(queue: CohortQueue) -> None:
@@ -126,11 +126,7 @@ async def test_whoever_settles_first_wins_even_if_its_lease_ran_out(queue: Cohor
 
 
 async def test_what_is_withdrawn_is_gone_wherever_it_was(queue: CohortQueue, operations: QueueOperations) -> None:
-    for number in range(4):
-        await queue.submit(a_task(f"c{number}"))
-    [answered, buried, held] = await queue.take("w1", count=3)
-    await answer(queue, answered)
-    await queue.bury(buried, "no")
+    held = await one_of_each(queue)
     await queue.submit(a_task("other", "run2"))
     assert await queue.withdraw("run1", ["c0", "c3", "never"]) == 2
     assert await counts(operations) == (1, 1, 0, 1)
