@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from preceptor_client import tracing
 from preceptor_client.contract import Usage
 from preceptor_services.engine import Answer, Engine, Generation, Prompt, Served
-from preceptor_services.engine.gathering import shares
+from preceptor_services.engine.cost import parts_of
 from preceptor_services.priority import Priority
 
 _WINDOW_S = 0.002
@@ -102,6 +102,8 @@ class Batcher:
                 priority=min(question.priority for question in questions),
                 served=served,
             )
-        for question, answer, share in zip(questions, answers, shares(usage, [1] * len(questions)), strict=True):
+        asked = [([question.prompt], [answer]) for question, answer in zip(questions, answers, strict=True)]
+        costs = parts_of(usage, asked, generation.max_tokens)
+        for question, answer, cost in zip(questions, answers, costs, strict=True):
             if not question.answered.done():
-                question.answered.set_result((answer, share))
+                question.answered.set_result((answer, cost))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -170,11 +171,11 @@ async def test_a_server_that_dies_is_waited_for_and_one_that_was_restarted_sampl
     # Another engine, so that the first one cannot notice that the server is away for a while.
     busy = VllmEngine(VllmConfig(url=policy_server.url, patience_s=0.5), tmp_path / "busy")
     await busy.load(tiny_llama(1), 1)
-    sample = asyncio.create_task(busy.sample(PREFIXES, k=64, n_tokens=40, seed=6))
+    sampling = asyncio.create_task(sampled_for_ever(busy))
     await until_running(policy_server.url)
     policy_server.kill()
     with pytest.raises(EngineError, match=r"no answer from vLLM .* start the policy's server again, .* --resume"):
-        await sample
+        await sampling
     await busy.close()
 
     policy_server.start()
@@ -184,14 +185,17 @@ async def test_a_server_that_dies_is_waited_for_and_one_that_was_restarted_sampl
     await idle.close()
 
 
+async def sampled_for_ever(engine: PolicyEngine) -> None:
+    """One request after another: however fast the server and slow whoever looks, one is under way sooner or later."""
+    for seed in itertools.count():
+        await engine.sample(PREFIXES, k=64, n_tokens=40, seed=seed)
+
+
 async def until_running(url: str) -> None:
     """Return when vLLM works on a request."""
-    async with httpx.AsyncClient(base_url=url) as http:
-        for _ in range(1000):
-            metrics = (await http.get("/metrics")).text
-            if re.search(r"^vllm:num_requests_running\{.*\} [1-9]", metrics, re.MULTILINE):
-                return
-    raise TimeoutError("the request did not begin")
+    async with asyncio.timeout(120), httpx.AsyncClient(base_url=url, timeout=60) as http:
+        while not re.search(r"^vllm:num_requests_running\{.*\} [1-9]", (await http.get("/metrics")).text, re.MULTILINE):
+            pass
 
 
 @pytest.mark.slow

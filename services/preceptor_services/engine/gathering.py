@@ -22,6 +22,7 @@ from itertools import accumulate, pairwise
 
 from preceptor_client import tracing
 from preceptor_client.contract import Usage
+from preceptor_services.engine.cost import parts_of
 from preceptor_services.engine.errors import EngineError
 from preceptor_services.engine.protocol import Answer, Generation, Prompt
 from preceptor_services.priority import Priority
@@ -150,24 +151,7 @@ class Gathering:
         if len(calls) == 1:
             return {calls[0]: (answers, usage)}
         ends = list(accumulate((len(call.prompts) for call in calls), initial=0))
-        costs = shares(usage, [sum(len(prompt.text) for prompt in call.prompts) for call in calls])
-        return {
-            call: (answers[start:end], cost.model_copy(update={"calls": end - start}))
-            for call, (start, end), cost in zip(calls, pairwise(ends), costs, strict=True)
-        }
-
-
-def shares(usage: Usage, weights: Sequence[int]) -> list[Usage]:
-    """`usage` in parts by weight, as near as whole numbers allow; they sum to it exactly."""
-    ends = list(accumulate(weights, initial=0))
-    whole = max(ends[-1], 1)
-
-    def parts(total: int) -> list[int]:
-        cuts = [total * end // whole for end in ends[:-1]] + [total]
-        return [end - start for start, end in pairwise(cuts)]
-
-    columns = (parts(usage.calls), parts(usage.prompt_tokens), parts(usage.completion_tokens))
-    return [
-        Usage(calls=calls, prompt_tokens=read, completion_tokens=written)
-        for calls, read, written in zip(*columns, strict=True)
-    ]
+        own = [answers[start:end] for start, end in pairwise(ends)]
+        asked = [(call.prompts, given) for call, given in zip(calls, own, strict=True)]
+        costs = parts_of(usage, asked, calls[0].generation.max_tokens)
+        return {call: (given, cost) for call, given, cost in zip(calls, own, costs, strict=True)}

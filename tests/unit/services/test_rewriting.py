@@ -6,14 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from preceptor_client.contract import RewriteOutcome, RewriteRequest, Usage
+from preceptor_client.contract import RewriteOutcome, RewriteRequest
 from preceptor_client.rubrics import RubricError
 from preceptor_services.batching import Batcher
 from preceptor_services.engine import Engine, Generation, Prompt
-from preceptor_services.engine.gathering import shares
 from preceptor_services.judging import Judge
 from preceptor_services.metrics import Metrics
 from preceptor_services.rewriting import Rewriter
@@ -21,15 +18,6 @@ from preceptor_services.rubrics import load_rubrics
 from preceptor_services.settings import JudgingSettings, RewritingSettings
 
 OpenEngine = Callable[..., Awaitable[Engine]]
-
-
-@given(st.integers(0, 1000), st.integers(0, 10**6), st.integers(1, 70))
-def test_shares_of_a_batch_sum_to_what_it_cost(calls: int, tokens: int, count: int) -> None:
-    usage = Usage(calls=calls, prompt_tokens=tokens, completion_tokens=tokens // 3)
-    parts = shares(usage, [1] * count)
-    assert len(parts) == count
-    assert sum(parts, Usage()) == usage
-    assert max(p.prompt_tokens for p in parts) - min(p.prompt_tokens for p in parts) <= 1
 
 
 @pytest.fixture
