@@ -33,8 +33,9 @@ class ClientSettings(BaseSettings):
     redis_url: str = "redis://127.0.0.1:6379/0"
     api_key: SecretStr | None = None
     connect_timeout_s: float = Field(default=5.0, gt=0)
-    read_timeout_s: float = Field(default=120.0, gt=0)
-    """Longest wait for an answer to a request that names no deadline of its own."""
+    read_timeout_s: float = Field(default=130.0, gt=0)
+    """Longest wait for an answer to a request that names no deadline of its own: longer than the two minutes after
+    which the services answer for what they have."""
     deadline_margin_s: float = Field(default=10.0, ge=0)
     """Added to a request's own deadline: the service answers at the deadline, the answer still has to travel."""
     max_connections: int = Field(default=64, ge=1)
