@@ -49,7 +49,18 @@ def load_config(
 def dump_config(config: BaseModel) -> str:
     """The resolved configuration as YAML that `load_config` reads back, once the secrets in it are given again: see
     `preceptor_client.masking`."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Escapes what cannot be seen: PyYAML does not read back every line break that it writes as it is."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
 
 
 def describe(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -78,6 +78,8 @@ values = st.builds(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(config=values)
+@example(config=Outer(inner=Inner(name="\x85")))
+@example(config=Outer(inner=Inner(name="a\u2028 b\r\n\ufeff é")))
 def test_what_is_dumped_loads_back_as_it_was(file: Path, config: Outer) -> None:
     file.write_text(dump_config(config), encoding="utf-8")
     assert load(file) == config
