@@ -3,7 +3,7 @@
 In: requests. Out: `request.state.caller` for the routes, or 401, 429 or 503 as a problem. Without a keys file everybody
 is `ANONYMOUS`: not limited, but for the bound on requests in work that holds for all.
 Guarantees: every path needs a key that is not named here as open, so that a new route is never open by oversight; what
-a route reports with `spend` is charged to its caller when the request is over. Raises `KeysError` if the keys file
+a route reports with `spend` is charged to its caller before the answer is out. Raises `KeysError` if the keys file
 cannot be used. Waits for: Redis, if rates are shared (see `limits`).
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from preceptor_client.contract import Usage
 from preceptor_services.brief_redis import brief_redis
@@ -133,21 +133,34 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            try:
-                await self._app(scope, receive, send)
-            finally:
-                await self._access.aclose()
+
+            async def close_and_send(message: Message) -> None:
+                if message["type"] != "lifespan.startup.complete":
+                    await self._access.aclose()  # before the server takes the app for ended
+                await send(message)
+
+            await self._app(scope, receive, close_and_send)
         elif scope["type"] != "http" or self._access.is_open(scope["path"]):
             await self._app(scope, receive, send)
         else:
             caller = self._access.caller(dict(scope["headers"]))
             state = scope.setdefault("state", {})
             state["caller"], state["tokens"] = caller, 0
+
+            async def charge() -> None:
+                tokens, state["tokens"] = state["tokens"], 0
+                await self._access.charge(caller, tokens)
+
+            async def charge_and_send(message: Message) -> None:
+                if message["type"] == "http.response.body" and not message.get("more_body"):
+                    await charge()  # before the answer is out: what comes after it meets it, on any replica
+                await send(message)
+
             async with self._access.admitted(caller, makes_work=_makes_work(scope)):
                 try:
-                    await self._app(scope, receive, send)
+                    await self._app(scope, receive, charge_and_send)
                 finally:
-                    await self._access.charge(caller, state["tokens"])
+                    await charge()  # for work whose answer nobody took
 
 
 def _makes_work(scope: Scope) -> bool:

@@ -9,10 +9,11 @@ import httpx
 import pytest
 from fastapi import Request
 from pydantic import JsonValue
+from starlette.types import Message, Receive, Scope, Send
 
 from preceptor_client.contract import Problem, Usage
 from preceptor_client.keys import add_key
-from preceptor_services.auth import Access, spend
+from preceptor_services.auth import Access, Door, spend
 from preceptor_services.engine import Engine
 from preceptor_services.metrics import Metrics
 from preceptor_services.settings import EngineSettings, ServiceSettings
@@ -190,3 +191,30 @@ async def test_work_that_fails_gives_its_place_back(open_app: Open, file: Path) 
     for _ in range(3):
         assert (await client.post("/v1/work", json={"tokens": "many"}, headers=bearer(key))).status_code == 500
         assert (await client.post("/v1/work", json=[], headers=bearer(key))).status_code == 422
+
+
+async def test_work_is_charged_once_and_before_its_answer_is_out(metrics: Metrics, file: Path) -> None:
+    headers = [(b"authorization", bearer(add_key(file, "alice"))["Authorization"].encode())]
+    access = Access(ServiceSettings.model_validate({"auth": {"keys_file": file}}), metrics)
+    sent: list[tuple[str, bool]] = []
+
+    def is_charged() -> bool:
+        return b'preceptor_caller_tokens_total{caller="alice"} 7.0' in metrics.exposition()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"]["tokens"] += 7
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        await send({"type": "http.response.body", "body": b"half"})
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append((message["type"], is_charged()))
+
+    request = {"type": "http", "method": "POST", "path": "/v1/work", "headers": headers}
+    await Door(answer, access)(request, receive, send)
+    assert sent == [("http.response.start", False), ("http.response.body", False), ("http.response.body", True)]
+    assert is_charged()
+    await access.aclose()
