@@ -100,7 +100,7 @@ async def test_a_busy_key_is_refused_and_others_are_not(
     url = await asyncio.to_thread(serve_judge)
     gate.clear()
     slow = JudgeRequest(
-        cohort=Cohort(id="c", prefix="slow", candidates=(Candidate(id="a", text="good"),)), axes=("safety",)
+        cohort=Cohort(id="c", prefix="anna", candidates=(Candidate(id="a", text="slow"),)), axes=("safety",)
     )
     async with (
         AsyncPreceptorClient(url, api_key=alice, settings=IMPATIENT) as busy,
