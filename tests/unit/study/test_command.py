@@ -42,4 +42,5 @@ def test_all_of_a_tiny_study_is_tiny() -> None:
     runs = plan_runs(study, seeds=1)
     assert {run.plan.steps for run in runs if run.plan} == {study.size.steps}
     assert {run.variant.teacher_steps for run in runs} == {None, study.size.second_steps}
-    assert {run.variant.name for run in runs if run.needs} == {"by-sip", "on-usual", "on-by-sip"}
+    needy = {run.variant.name for run in runs if run.needs}
+    assert needy == {"by-sip", "by-sip-1400", "on-usual", "on-by-sip", "on-by-sip-1400"}
