@@ -151,7 +151,6 @@ class Gathering:
         if len(calls) == 1:
             return {calls[0]: (answers, usage)}
         ends = list(accumulate((len(call.prompts) for call in calls), initial=0))
-        own = [answers[start:end] for start, end in pairwise(ends)]
-        asked = [(call.prompts, given) for call, given in zip(calls, own, strict=True)]
+        asked = [(call.prompts, answers[start:end]) for call, (start, end) in zip(calls, pairwise(ends), strict=True)]
         costs = parts_of(usage, asked, calls[0].generation.max_tokens)
-        return {call: (given, cost) for call, given, cost in zip(calls, own, costs, strict=True)}
+        return {call: (own, cost) for call, (_, own), cost in zip(calls, asked, costs, strict=True)}
